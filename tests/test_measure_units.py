@@ -41,12 +41,8 @@ class Needed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fussy:
-    norm: Literal["l2", "l0"] = "l2"
-
-    def __post_init__(self):
-        if self.norm == "l0":
-            raise ValueError("not today")
+class Nameless:
+    name: str
 
 
 def changed(clean, perturbed):
@@ -101,7 +97,7 @@ def robharness_attacks():
     yield spec("near", Params, rows, InvertLess, minimal=True)
     yield spec("normed", Normed, normed)
     yield spec("needed", Needed, normed)
-    yield spec("fussy", Fussy, normed)
+    yield spec("nameless", Nameless, rows)
     yield spec("broken", Params, broken)
 """
 
@@ -117,7 +113,7 @@ MEASURES = {
     "invert": "rows (rows)",
     "normed": "linf, l0 (values), l0-pixels (pixels)",
     "needed": "l2, l0 (values)",
-    "fussy": "l2",
+    "nameless": "",
     "broken": "",
 }
 

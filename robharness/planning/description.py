@@ -68,31 +68,20 @@ def describe_entry(kind: str, entry: Entry, data_root: Path) -> dict[str, Any]:
 
 
 def measures(entry: Entry) -> list[Measure]:
-    """Return the norms and measures that an attack takes budgets in, the first one that of its defaults.
+    """Return the norms and measures that an attack takes budgets in.
 
-    They are those of the values of its option `norm`, or of its defaults. With options without a default, they are the
-    norms that the option `norm` may name. Empty if nothing says them, or if the plugin's code fails.
+    They are the norms that its option `norm` may name, without a call of the plugin. Without such an option, it is the
+    measure at its defaults: empty if an option has none, or if the plugin's code fails.
     """
     spec = entry.spec
     try:
         with plugin_code():
             hint = get_type_hints(spec.params, include_extras=True).get("norm")
-            chosen = [{"norm": norm} for norm in get_args(hint)] if get_origin(hint) is Literal else []
-            if any(_needed(spec.params)):
-                return [NORMS[norm] for norm in get_args(hint) if norm in NORMS]
-            made = [_measure(spec, options) for options in [{}, *chosen]]
+            if get_origin(hint) is Literal and all(norm in NORMS for norm in get_args(hint)):
+                return [NORMS[norm] for norm in get_args(hint)]
+            return [] if any(_needed(spec.params)) else [call_spec(spec.threat, spec.params()).bound]
     except Exception:
         return []
-    return list({each.name: each for each in made if each is not None}.values())
-
-
-def _measure(spec: Any, options: Mapping[str, Any]) -> Measure | None:
-    """Return the measure of an attack with these options; None if the plugin refuses them."""
-    try:
-        found: Measure = call_spec(spec.threat, spec.params(**options)).bound
-    except Exception:
-        return None
-    return found
 
 
 _FIELDS: dict[str, tuple[str, ...]] = {

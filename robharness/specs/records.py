@@ -127,8 +127,9 @@ class Cost:
     forwards: forward passes alone.
     gradients: forward and backward passes.
     shared_gradients: gradients at the clean point, computed once for all budgets.
-    fit_forwards, fit_gradients: the same of a fit, see `AttackSpec.fitted_on`: not per example, but passes of one
-        example each in all, once per model and budget.
+    fit_forwards: forward passes alone of a fit, see `AttackSpec.fitted_on`: not per example, but passes of one example
+        each in all, once per model and budget.
+    fit_gradients: forward and backward passes of a fit, in all likewise.
     """
 
     forwards: int = 0
