@@ -63,15 +63,21 @@ def team(params):
     return {"one": Mean(params), "two": Mean(params)}
 
 
+def cost(params, members=1):
+    return Cost(
+        forwards=members,
+        fit_forwards=members * params.examples,
+        fit_gradients=members * params.examples * params.steps,
+    )
+
+
 def spec(name, build, **changes):
     facts = {
         "summary": name,
         "access": "gradient",
         "params": Params,
         "threat": lambda params: ThreatModel(norm="linf"),
-        "cost": lambda params: Cost(
-            forwards=1, fit_forwards=params.examples, fit_gradients=params.examples * params.steps
-        ),
+        "cost": cost,
         "build": build,
         "randomness": "none",
         "fitted_on": lambda params: params.examples,
@@ -82,5 +88,5 @@ def spec(name, build, **changes):
 @hookimpl
 def robharness_attacks():
     yield spec("mean", Mean)
-    yield spec("team", team, ensemble=True)
+    yield spec("team", team, ensemble=True, cost=lambda params: cost(params, members=2))
     yield spec("blocks", Mean, blocks=lambda params: True)

@@ -20,6 +20,7 @@ from robharness.report.renderers import json as json_report
 from robharness.report.tables import tables
 from robharness.store import Store
 from robharness.store.passes import Passes, PassTotals
+from robharness.testing import Broken, checks
 
 FITS = str(Path(__file__).parent / "fits.py")
 MODELS = [
@@ -199,7 +200,8 @@ def test_a_gallery_counts_the_fit(suite, fit_run):
 
 def test_the_fit_of_several_parts_counts_once():
     part = PassTotals(examples=4, attacked=4, forwards=8, gradients=4, fit_forwards=12, fit_gradients=36)
-    whole = part + replace(part, fit_gradients=0, fit_forwards=0)
+    whole = part + part
+    assert part + replace(part, fit_gradients=0, fit_forwards=0) == whole, "nothing was attacked there"
     assert whole == replace(part, examples=8, attacked=8, forwards=16, gradients=8)
     assert whole.scaled(0.5) == part and whole.fit == Passes(12, 36)
     assert PassTotals.from_json(part.to_json().encode()) == part
@@ -208,3 +210,26 @@ def test_the_fit_of_several_parts_counts_once():
     assert PassTotals.from_json(earlier).fit is None
     with pytest.raises(ValueError, match="form"):
         PassTotals.from_json(earlier.replace(b"}", b', "fit_forwards": -1}'))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "fit_gradients=members * params.examples * params.steps,",
+            "",
+            r"declares 0 gradients of a fit on \d+ examples",
+        ),
+        ("fit_forwards=members * params.examples", "fit_forwards=60", r"forward passes of a fit on \d+ examples"),
+    ],
+)
+def test_the_author_kit_compares_the_passes_of_a_fit_with_those_declared(tmp_path, old, new, sentence):
+    for check in checks(FITS, only="*costs_what_it_declares"):
+        check()
+    text = Path(FITS).read_text()
+    assert text.count(old) == 1
+    path = tmp_path / "other.py"
+    path.write_text(text.replace(old, new))
+    [check] = checks(str(path), only="attacks/mean-costs_what_it_declares")
+    with pytest.raises(Broken, match=sentence):
+        check()

@@ -171,7 +171,6 @@ def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, vie
     """Return the attack that is fitted on the first examples of the data, in their fixed order.
 
     It is fitted once per loaded model, whatever examples are perturbed. An example that cannot be read is left out.
-    The rows of the fit belong to no example: `Classifier.rows` counts them not.
 
     like: a batch; the attack is fitted on examples of its shape.
     """
@@ -198,7 +197,6 @@ def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, vie
             rng = _streams(perturbation)(loaded.seed, address, copy.ids, like.x.device)
             fitted = member.built.fit(view, copy, eps, rng)
         rows = loaded.classifier.rows - before
-        loaded.classifier.rows.subtract(rows)
         if not callable(_perturb_of(fitted)):
             raise ContractViolation(f"its `fit` returned {type(fitted).__name__}, not an object with `perturb`")
         loaded.fitted[key] = FittedAttack(fitted, rows)
