@@ -43,6 +43,7 @@ OF_CELLS = {
     "published",
     "transfer",
     "passes",
+    "fit_passes",
     "cost",
     "optimality",
     "unit",

@@ -8,7 +8,7 @@ from torch import nn
 from robharness import api
 from robharness.errors import SuiteError
 from robharness.evaluation import loading
-from robharness.evaluation.classifier import Classifier
+from robharness.evaluation.classifier import Classifier, NoGradient
 from robharness.evaluation.ensemble import MeanLogits
 from robharness.evaluation.probe import probe
 
@@ -106,6 +106,45 @@ def test_a_member_that_writes_into_its_input_does_not_change_that_of_the_others(
     x = torch.full((4, 1, 2, 2), 0.25)
     assert joined.logits(x).tolist() == [[0.375] * 4] * 4
     assert not joined.copies_input and x.eq(0.25).all()
+
+
+class Hidden(nn.Module):
+    """A network that writes into its input where autograd does not record it, so that its gradient is wrong."""
+
+    def forward(self, x):
+        x.data.mul_(2)
+        return x.flatten(1)
+
+
+class Detached(nn.Module):
+    def forward(self, x):
+        return x.detach().flatten(1)
+
+
+@pytest.mark.parametrize(("net", "reason"), [(Hidden, "where autograd does not record it"), (Detached, "no gradient")])
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_ensemble_gives_no_gradient_for_the_reason_of_its_member(net, reason, at):
+    """Its own probe cannot find it: members get copies, and the gradient of the others is one of the mean."""
+    alone, other = classifier(net()), classifier(linear(torch.eye(4).tolist()))
+    members = [other, alone] if at else [alone, other]
+    joined = classifier(MeanLogits(members))
+    assert reason in alone.no_gradient and joined.no_gradient == alone.no_gradient and not other.no_gradient
+    x, labels = torch.full((4, 1, 2, 2), 0.25), torch.zeros(4, dtype=torch.int64)
+    assert torch.equal(joined.logits(x), (alone.logits(x) + other.logits(x)) / 2)
+    with pytest.raises(NoGradient, match=reason):
+        joined.gradient(x, labels, lead)
+    again = classifier(MeanLogits([joined, other]))
+    assert again.no_gradient == alone.no_gradient
+
+
+def test_a_member_without_gradient_fails_the_attacks_on_its_ensemble_alone(suite, run):
+    """With the member's own words; an attack on the other member is computed."""
+    blind = {"model": "teams/net", "label": "Blind", "what": "hidden-write"}
+    sources = ["C", {"ensemble": ["C", "Blind"]}]
+    found = by_name(run(suite(models=[*MODELS[::2], blind], attacks=[STEP | {"source": sources}])))
+    assert found["A", "step(linf, 1/4, source=C)"].n == 40
+    [failure] = found["A", "step(linf, 1/4, source=C+Blind)"].failures
+    assert "where autograd does not record it" in failure.error
 
 
 def test_members_with_other_numbers_of_classes_have_no_mean():

@@ -94,8 +94,17 @@ def _entries(registry: Any, kind: str) -> list[dict[str, Any]]:
     for name, entry in sorted(getattr(registry, kind).items()):
         spec = entry.spec
         facts = _FACTS[kind](spec)
+        if kind == "attacks":
+            facts = {"access": facts["access"], "measure": _measures(entry), "options": facts["options"]}
         rows.append({"name": name, **facts, "summary": spec.summary, "plugin": str(entry.origin)})
     return rows
+
+
+def _measures(entry: Any) -> str:
+    """Return the norms and measures of an attack, with the units of their budgets: "linf, l2, l0 (values)"."""
+    from robharness.planning.description import measures
+
+    return ", ".join(f"{each.name} ({each.unit})" if each.unit else each.name for each in measures(entry))
 
 
 def _options(params: type) -> str:

@@ -50,7 +50,10 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     why: whether each cell gets the reason why it is to be computed, None if it is complete.
 
     Keys of the plan:
-    passes_left: forward and backward passes of one example each; a gradient is one of both.
+    passes_left: forward and backward passes of one example each; a gradient is one of both. Those of a fit count once
+        for each model and budget, although a run repeats the fit in each process that computes the cell.
+    fits_left: those of `passes_left` that fit attacks.
+    fit_forward, fit_backward: of a cell, passes that fit its attack, in all; 0 for attacks that are not fitted.
     passes_from: of a cell, "recorded" if stored outcomes of the same attack in this suite say how many passes it makes
         per example, else "declared", as the attack says, for an example that does not leave early.
     seconds_left: at the speed of the last runs in the store, without trainings; None if a model has not run yet.
@@ -66,6 +69,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         recorded.add(cell, store.verify(cell.key, planned.n, checked[cell.key]).passes)
     cells = []
     shared: set[tuple[str, str]] = set()
+    fits: dict[tuple[str, ...], dict[str, int]] = {}
     every = {model.label: model.entry.name for model in planned.suite.models}
     left = {label: {"forward": 0, "backward": 0} for label in every}
     reasons = _Reasons(store) if why else None
@@ -81,6 +85,12 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
                 gradients = max(0, gradients - cost.shared_gradients)
             else:
                 shared.add(mark)
+        fit = recorded.fit_of(cell) or Passes(cost.fit_forwards, cost.fit_gradients)
+        fit_passes = {"forward": round(fit.forwards + fit.gradients), "backward": round(fit.gradients)}
+        if missing and fit.total and (fit_mark := _fit_mark(cell)) not in fits:
+            fits[fit_mark] = fit_passes
+            for kind, count in fit_passes.items():
+                left[cell.model.label][kind] += count
         forward, backward = 1 + passes.forwards + gradients, gradients
         left[cell.model.label]["forward"] += round(missing * forward)
         left[cell.model.label]["backward"] += round(missing * backward)
@@ -94,6 +104,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
                 "done": planned.n - missing,
                 "forward": round(forward),
                 "backward": round(backward),
+                **{f"fit_{kind}": count for kind, count in fit_passes.items()},
                 "passes_from": "recorded" if made else "declared",
                 "key": cell.key or None,
                 "waits": not cell.key,
@@ -112,11 +123,20 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "untrained": [model.label for model in planned.untrained],
         "made_first": _made_first(planned),
         "passes_left": {kind: sum(passes[kind] for passes in left.values()) for kind in ("forward", "backward")},
+        "fits_left": {kind: sum(passes[kind] for passes in fits.values()) for kind in ("forward", "backward")},
         "seconds_left": _seconds_left([(every[label], sum(passes.values())) for label, passes in left.items()], store),
         "problems": list(sentences(findings, "error")),
         "warnings": list(sentences(findings, "warning")),
         "findings": [asdict(found) for found in findings],
     }
+
+
+def _fit_mark(cell: Cell) -> tuple[str, ...]:
+    """Return what cells with the same fit have in common: the model, the networks that it is made on, the attack."""
+    perturbation = cell.perturbation
+    assert perturbation is not None
+    source = perturbation.source or cell.model.label
+    return cell.model.label, source, perturbation.entry.name, repr(perturbation.params), str(perturbation.eps)
 
 
 def _made_first(planned: Plan) -> list[dict[str, Any]]:
@@ -183,8 +203,16 @@ class _Recorded:
 
     def of(self, cell: Cell) -> Passes | None:
         """Return the mean over the cell's other examples, or over the same attack on other models; None without any."""
-        found = self._of_cell.get(cell.key) or self._of_attack.get((cell.short_name, cell.count))
+        found = self._found(cell)
         return found.per_example if found else None
+
+    def fit_of(self, cell: Cell) -> Passes | None:
+        """Return the passes of a fit, of the cell or else of the same attack on other models; None without any."""
+        found = self._found(cell)
+        return found.fit if found else None
+
+    def _found(self, cell: Cell) -> PassTotals | None:
+        return self._of_cell.get(cell.key) or self._of_attack.get((cell.short_name, cell.count))
 
 
 class _Reasons:
@@ -263,6 +291,9 @@ def _show(facts: dict[str, Any], training: str) -> None:
         f"{passes['backward']} backward passes of one example{_time(facts)}",
         soft_wrap=True,
     )
+    if any((fits := facts["fits_left"]).values()):
+        text = f"of these, fits of attacks take {fits['forward']} forward and {fits['backward']} backward passes"
+        _print(console, f"{text}, once per model and budget")
     if known := sum(cell["passes_from"] == "recorded" and cell["done"] < cell["n"] for cell in facts["cells"]):
         cells = "1 cell that is" if known == 1 else f"{known} cells that are"
         _print(console, f"passes of {cells} not done: as many as stored outcomes of the same attack took")

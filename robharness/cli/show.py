@@ -80,10 +80,12 @@ _NOUNS = {"attack": "an attack", "dataset": "a data set"} | {
 
 
 def _text(value: Any) -> str:
-    """Return a fact as words: an input of images as "image 3x224x224"."""
+    """Return a fact as words: an input of images as "image 3x224x224", a measure as "l0 (in values)"."""
     if isinstance(value, dict):
         if set(value) == {"kind", "shape"}:
             return f"{value['kind']} {_sizes(value['shape'])}"
+        if set(value) == {"name", "unit"}:
+            return f"{value['name']} (in {value['unit']})" if value["unit"] else str(value["name"])
         return ", ".join(f"{key} {_text(each)}" for key, each in value.items() if each is not None)
     if isinstance(value, bool):
         return "yes" if value else "no"

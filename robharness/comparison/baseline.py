@@ -26,6 +26,7 @@ from robharness.errors import BaselineError, for_shell, nearest_existing
 from robharness.planning.files import json_object
 from robharness.planning.identity import text_key
 from robharness.reading import read_regular
+from robharness.specs.measures import NORMS
 from robharness.store.files import FileSystem
 from robharness.store.spans import span_positions
 from robharness.suite.clusters import ClusterPattern
@@ -376,6 +377,7 @@ def _measured(name: str, cell: _Cell, right: np.ndarray) -> MeasuredCell:
         title=cell.title,
         kind=cell.kind,
         norm=cell.norm,
+        unit=NORMS[cell.norm].unit if cell.norm in NORMS else "",
         eps=cell.eps,
         severity=cell.severity,
         group=cell.group,

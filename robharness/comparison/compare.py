@@ -84,6 +84,7 @@ def _difference(
         conditions="unknown" if "" in known else "same" if len(known) == 1 else "changed",
         count=other.count,
         complete=one.is_complete and other.is_complete,
+        unit=other.unit or one.unit,
     )
     if not len(positions):
         return difference

@@ -34,6 +34,7 @@ class MeasuredCell(Outcomes):
     environments: each distinct provenance of the outcomes; empty in a baseline.
     identity: everything that can change an outcome, as plain data; empty in a baseline.
     count: "robust" if an example must be right clean as well.
+    unit: of eps and of sizes; empty if they have none, or if a baseline does not say it.
     """
 
     model: str
@@ -52,6 +53,7 @@ class MeasuredCell(Outcomes):
     environments: tuple[Mapping[str, Any], ...] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
     count: Literal["all", "robust"] = "all"
+    unit: str = ""
 
     @property
     def name(self) -> str:
@@ -136,6 +138,7 @@ class CellDifference:
     conditions: whether data, perturbation and precision are the same on both sides.
     count: "robust" if an example must be right clean as well.
     complete: whether both sides have all examples of their plans.
+    unit: of eps; empty if it has none.
     """
 
     model: str
@@ -170,6 +173,7 @@ class CellDifference:
     conditions: Literal["same", "changed", "unknown"] = "same"
     count: Literal["all", "robust"] = "all"
     complete: bool = True
+    unit: str = ""
 
     @property
     def name(self) -> str:

@@ -119,6 +119,7 @@ def _cell(
         environments=environments,
         identity=cell.identity,
         count=cell.count,
+        unit=perturbation.unit if perturbation else "",
     )
 
 

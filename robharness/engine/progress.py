@@ -43,7 +43,7 @@ class CellProgress:
     """The progress of one cell.
 
     label: of its model.
-    passes: per example, including the one that judges it.
+    passes: per example, including the one that judges it, and its share of those of a fit.
     expected: the number of examples of the plan.
     n: the number of stored outcomes, those of earlier runs included.
     right: the number of right predictions among them.
@@ -121,8 +121,9 @@ class RunProgress:
         for cell in cells:
             if cell.key not in by_key:
                 cost, counts = cell.cost, stored.get(cell.key, Counts(0, 0))
+                fit = -(-(cost.fit_forwards + 2 * cost.fit_gradients) // max(1, n))
                 by_key[cell.key] = CellProgress(
-                    label=cell.model.label, passes=1 + cost.forwards + 2 * cost.gradients, expected=n,
+                    label=cell.model.label, passes=1 + cost.forwards + 2 * cost.gradients + fit, expected=n,
                     n=counts.n, right=counts.right, missing=sum(stop - start for start, stop in missing[cell.key]),
                 )  # fmt: skip
             found[cell.model.label, cell.short_name] = by_key[cell.key]

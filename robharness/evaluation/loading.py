@@ -48,7 +48,8 @@ class LoadedModel:
     surrogates: the models and ensembles, by the `source` of the attacks on this model that are crafted on them, or the
         reason why one cannot be loaded.
     opened: stored corruptions that are open already, so that each is opened once.
-    fitted: attacks that are fitted already, so that each is fitted once per budget.
+    fitted: attacks that are fitted already, so that each is fitted once per budget; of an ensemble, its own.
+    networks: the number of networks that see each row of a pass: that of an ensemble's members, else 1.
     restored: by plugin component, the modes and the state of the process that it changed and that were put back.
     logit_distances: (classes, classes) float64 of `heads.pairwise_logit_distances`, if a clean cell stores features and
         the head is linear; else None.
@@ -67,6 +68,7 @@ class LoadedModel:
     fitted: dict[Any, Any] = field(default_factory=dict)
     restored: dict[str, list[str]] = field(default_factory=dict)
     logit_distances: np.ndarray | None = None
+    networks: int = 1
 
     def with_clips(self, batch: Batch) -> LoadedModel:
         """Return the same model for examples with the batch's clip layout; see `Classifier.with_clips`."""
@@ -300,6 +302,7 @@ def _joined(plan: Plan, members: Sequence[LoadedModel | ContractViolation]) -> L
         classifier=classifier,
         guard=Guard(classifier),
         fitted={},
+        networks=len(loaded),
         state="+".join(member.state for member in loaded),
         provenance=first.provenance | {"folded": folded},
     )

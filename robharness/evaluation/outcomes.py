@@ -119,19 +119,19 @@ def outcomes(loaded: LoadedModel, group: Sequence[Cell], batch: Batch, positions
     budgets = [budget for budget in perturbation.nested if float(budget) <= _size(group[-1])]
     for eps in budgets or (perturbation.eps,):
         at_budget = replace(perturbation, eps=eps)
-        attacked, forwards, gradients = active, 0.0, 0.0
+        attacked, made = active, list[PerturbedInputs]()
         for member in build_members(at_budget, loaded):
             if active.any():
-                outcome, made = _perturbed_outcome(loaded, at_budget, member, batch, positions, active)
-                forwards, gradients = forwards + made.forwards, gradients + made.gradients
+                outcome, inputs = _perturbed_outcome(loaded, at_budget, member, batch, positions, active)
+                made.append(inputs)
                 current = _merged(current, outcome, active)
                 active = active & current.correct if at_budget.is_ensemble else active
         assert current is not None
         passes = None
         if perturbation.kind == "attack":
-            passes = PassTotals(
-                examples=len(batch), attacked=int(attacked.sum()), forwards=forwards, gradients=gradients
-            )
+            kinds = ("forwards", "gradients", "fit_forwards", "fit_gradients")
+            rows = {kind: sum(getattr(each, kind) for each in made) for kind in kinds}
+            passes = PassTotals(examples=len(batch), attacked=int(attacked.sum()), **rows)
         for cell in group:
             if cell.perturbation and cell.perturbation.eps == eps:
                 outcome = _with_features(loaded, batch, current) if cell.with_features else current

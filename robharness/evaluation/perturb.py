@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor
 from robharness.errors import ContractViolation
 from robharness.evaluation import referee
 from robharness.evaluation.batch import Batch, LentBatch
-from robharness.evaluation.guard import lending, plugin_failures, uncounted
+from robharness.evaluation.guard import lending, plugin_failures
 from robharness.evaluation.loading import LoadedModel
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws, global_seed
@@ -42,7 +43,9 @@ class PerturbedInputs(NamedTuple):
     x: the model's inputs, (N, *shape).
     size: of the perturbations, (N,) float64.
     notes: of the plugin, per example.
-    forwards, gradients: rows that an attack requested from the model for these examples.
+    forwards, gradients: rows that an attack requested from the model for these examples; of several surrogates, from
+        each of them.
+    fit_forwards, fit_gradients: rows that its fit requested, for all examples together.
     """
 
     x: Tensor
@@ -50,6 +53,19 @@ class PerturbedInputs(NamedTuple):
     notes: dict[str, Any]
     forwards: float
     gradients: float
+    fit_forwards: float = 0
+    fit_gradients: float = 0
+
+
+class FittedAttack(NamedTuple):
+    """An attack that is fitted.
+
+    attack: the object that `fit` returned.
+    rows: that the fit requested from the model, {"forwards": ..., "gradients": ...}.
+    """
+
+    attack: Any
+    rows: Counter[str]
 
 
 def build_members(perturbation: Perturbation, loaded: LoadedModel) -> list[Member]:
@@ -85,12 +101,17 @@ def perturb(loaded: LoadedModel, perturbation: Perturbation, member: Member, bat
     """
     is_attack = perturbation.kind == "attack"
     view = loaded.classifier.with_access(perturbation.entry.spec.access) if is_attack else None
+    fit: Counter[str] = Counter()
+    if perturbation.fitted_on:
+        attack, fit = _fitted(perturbation, member, loaded, view, batch)
+        member = member._replace(built=attack)
     before = loaded.classifier.rows.copy()
     x, size, notes = perturb_checked(perturbation, member, batch, loaded.seed, view=view, loaded=loaded)
     rows = loaded.classifier.rows - before
     if not is_attack:
         x = loaded.reader.inputs(x, batch.clip_layout, are_files=perturbation.is_stored)
-    return PerturbedInputs(x, size, notes, rows["forwards"], rows["gradients"])
+    made = (counter[kind] * loaded.networks for counter in (rows, fit) for kind in ("forwards", "gradients"))
+    return PerturbedInputs(x, size, notes, *made)
 
 
 def perturb_checked(
@@ -114,14 +135,11 @@ def perturb_checked(
     unperturbed = batch.x if is_attack else batch.canvas
     eps = math.inf if perturbation.eps is None else float(perturbation.eps)
     address = _draw_address(perturbation, member)
-    built = member.built
-    if perturbation.fitted_on and loaded is not None:
-        built = _fitted(perturbation, member, loaded, view, batch)
     strength = eps if is_attack else perturbation.severity
     with _failures("it raised", perturbation):
         with _lent(perturbation, batch, loaded) as copy:
             rng = _streams(perturbation)(seed, address, batch.ids, unperturbed.device)
-            returned = built.perturb(view, copy, strength, rng)
+            returned = member.built.perturb(view, copy, strength, rng)
         return referee.checked(
             returned, unperturbed, notes=perturbation.returned, some_notes=bool(member.name), eps=eps,
             measure=perturbation.measure, devices={unperturbed.device, batch.x.device},
@@ -149,7 +167,7 @@ def _lent(perturbation: Perturbation, batch: Batch, loaded: LoadedModel | None) 
         )
 
 
-def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, view: Any, like: Batch) -> Any:
+def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, view: Any, like: Batch) -> FittedAttack:
     """Return the attack that is fitted on the first examples of the data, in their fixed order.
 
     It is fitted once per loaded model, whatever examples are perturbed. An example that cannot be read is left out.
@@ -174,13 +192,16 @@ def _fitted(perturbation: Perturbation, member: Member, loaded: LoadedModel, vie
         eps = math.inf if perturbation.eps is None else float(perturbation.eps)
         address = f"{_draw_address(perturbation, member)} fit"
         fails = _failures("its `fit` raised", perturbation)
-        with fails, uncounted(loaded.classifier), _lent(perturbation, batches[0], loaded) as copy:  # of no example
+        before = loaded.classifier.rows.copy()
+        with fails, _lent(perturbation, batches[0], loaded) as copy:
             rng = _streams(perturbation)(loaded.seed, address, copy.ids, like.x.device)
             fitted = member.built.fit(view, copy, eps, rng)
+        rows = loaded.classifier.rows - before
         if not callable(_perturb_of(fitted)):
             raise ContractViolation(f"its `fit` returned {type(fitted).__name__}, not an object with `perturb`")
-        loaded.fitted[key] = fitted
-    return loaded.fitted[key]
+        loaded.fitted[key] = FittedAttack(fitted, rows)
+    found: FittedAttack = loaded.fitted[key]
+    return found
 
 
 def _failures(prefix: str, perturbation: Perturbation) -> AbstractContextManager[None]:
@@ -207,6 +228,7 @@ def perturb_in_blocks(
     address, total = _draw_address(perturbation, member), len(loaded.reader.data.order)
     is_global = perturbation.entry.spec.randomness == "global"
     by_example: dict[str, tuple[Any, ...]] = {}
+    fit = 0.0, 0.0
     for start in np.unique(positions // BLOCK * BLOCK).tolist():
         try:
             blocks = loaded.reader.batches(loaded.reader.images(start, min(start + BLOCK, total)))
@@ -218,6 +240,7 @@ def perturb_in_blocks(
                 continue
             with global_seed(seed) if is_global else nullcontext():
                 found = perturb(loaded, perturbation, member, block)
+            fit = found.fit_forwards, found.fit_gradients
             for row, example in enumerate(block.ids):
                 own = {name: column[row] for name, column in found.notes.items()}
                 passes = found.forwards / len(block), found.gradients / len(block)
@@ -225,7 +248,7 @@ def perturb_in_blocks(
     rows = [by_example[example] for example in batch.ids]
     columns = {name: np.array([row[2][name] for row in rows]) for name in rows[0][2]}
     x, size = torch.stack([row[0] for row in rows]), np.array([row[1] for row in rows])
-    return PerturbedInputs(x, size, columns, sum(row[3] for row in rows), sum(row[4] for row in rows))
+    return PerturbedInputs(x, size, columns, sum(row[3] for row in rows), sum(row[4] for row in rows), *fit)
 
 
 def block_seed(seed: int, address: str, start: int) -> int:

@@ -99,7 +99,8 @@ def _passes(results: Results, result: CellResult, positions: Sequence[int]) -> i
     batch_size = next((each["rows"] for each in result.provenance if type(each.get("rows")) is int), SMALLEST_BATCH)
     gradients = cell.cost.gradients + cell.cost.shared_gradients
     each = 1 + cell.cost.forwards + GRADIENT_PASSES * gradients
-    return each * (len(cell.perturbation.smaller) + 1) * -(-rows // max(1, batch_size))
+    fit = -(-(cell.cost.fit_forwards + GRADIENT_PASSES * cell.cost.fit_gradients) // max(1, batch_size))
+    return (each * -(-rows // max(1, batch_size)) + fit) * (len(cell.perturbation.smaller) + 1)
 
 
 def _planned(results: Results, result: CellResult) -> Cell:

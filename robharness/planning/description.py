@@ -14,7 +14,7 @@ from robharness.planning.weights import locate, where
 from robharness.plugins.calls import call_spec, plugin_code
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
-from robharness.specs.measures import NORMS
+from robharness.specs.measures import NORMS, Measure
 from robharness.specs.references import Component, Encoder
 from robharness.specs.sources import DataRef, Train
 from robharness.specs.tables import meanings
@@ -30,8 +30,9 @@ def describe_entry(kind: str, entry: Entry, data_root: Path) -> dict[str, Any]:
     data_root: the folder of data and weights.
 
     Keys of all entries: kind, name, summary, plugin, version, location, paper, licence, options, example. Others are
-    fields of the record of this kind. An option has name, type, default, meaning and `identity`, whether its value
-    counts in the identity of cells.
+    fields of the record of this kind; of attacks also `measures`, each with its name and the unit of its budgets, which
+    is empty if they have none. An option has name, type, default, meaning and `identity`, whether its value counts in
+    the identity of cells.
     """
     spec = entry.spec
     facts: dict[str, Any] = {
@@ -47,6 +48,8 @@ def describe_entry(kind: str, entry: Entry, data_root: Path) -> dict[str, Any]:
     for name in _FIELDS[kind]:
         if (value := getattr(spec, name, None)) is not None:
             facts["examples" if name == "kind" else name] = _plain(value)
+    if kind == "attacks":
+        facts["measures"] = [{"name": each.name, "unit": each.unit} for each in measures(entry)]
     if kind == "models":
         facts["trained"] = isinstance(spec.weights, Train)
         facts["weights"] = list(_weights(entry, data_root))
@@ -62,6 +65,23 @@ def describe_entry(kind: str, entry: Entry, data_root: Path) -> dict[str, Any]:
             f"{entry.name} of {entry.origin} cannot be described: {describe(error)}. Try: robharness list plugins"
         ) from error
     return facts
+
+
+def measures(entry: Entry) -> list[Measure]:
+    """Return the norms and measures that an attack takes budgets in.
+
+    They are the norms that its option `norm` may name, without a call of the plugin. Without such an option, it is the
+    measure at its defaults: empty if an option has none, or if the plugin's code fails.
+    """
+    spec = entry.spec
+    try:
+        with plugin_code():
+            hint = get_type_hints(spec.params, include_extras=True).get("norm")
+            if get_origin(hint) is Literal and all(norm in NORMS for norm in get_args(hint)):
+                return [NORMS[norm] for norm in get_args(hint)]
+            return [] if any(_needed(spec.params)) else [call_spec(spec.threat, spec.params()).bound]
+    except Exception:
+        return []
 
 
 _FIELDS: dict[str, tuple[str, ...]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from robharness.planning.models import ModelPlanner, require_fit
 from robharness.planning.pixels import ImageSizes, canvas_findings, canvas_of, corruption_findings, image_sizes
 from robharness.plugins.calls import call_spec, plugin_code, returned
 from robharness.plugins.registry import Entry
+from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
 from robharness.suite import Data, Perturbation, Suite
 from robharness.text import is_valid
@@ -254,7 +256,8 @@ def _cell(
         }
         identity["perturbation"] = call_plugin(entry, canonical, identity["perturbation"])
         if perturbation.kind == "attack":
-            cost = call_plugin(entry, _cost, perturbation)
+            known = data.n if model.entry.spec.labels == INSTANCES else len(data.order)
+            cost = _cost_on(call_plugin(entry, _cost, perturbation), perturbation, known, max(1, len(surrogates)))
     waits = any(each.is_untrained for each in (model, *surrogates))
     identity = {} if waits else canonical(identity)
     return Cell(
@@ -273,4 +276,19 @@ def _cell(
 def _cost(perturbation: Perturbation) -> Cost:
     """Return the cost of an attack. Raises TypeError if the plugin returned something else."""
     cost = returned("cost", call_spec(perturbation.entry.spec.cost, perturbation.params), Cost)
-    return Cost(forwards=cost.forwards, gradients=cost.gradients, shared_gradients=cost.shared_gradients)
+    return Cost(**{each.name: getattr(cost, each.name) for each in dataclasses.fields(Cost)})
+
+
+def _cost_on(cost: Cost, perturbation: Perturbation, known: int, networks: int) -> Cost:
+    """Return the declared cost of an attack on this many networks at once, each of which makes every pass.
+
+    known: number of examples that an attack may be fitted on; fewer than it declares shorten the fit.
+    """
+    share = Fraction(min(known, perturbation.fitted_on), perturbation.fitted_on or 1)
+    return Cost(
+        forwards=networks * cost.forwards,
+        gradients=networks * cost.gradients,
+        shared_gradients=networks * cost.shared_gradients,
+        fit_forwards=round(networks * share * cost.fit_forwards),
+        fit_gradients=round(networks * share * cost.fit_gradients),
+    )

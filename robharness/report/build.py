@@ -182,6 +182,7 @@ def cell_numbers(results: Results, result: CellResult) -> CellNumbers:
         accuracy_8bit=_accuracy_8bit(result),
         passes=result.passes,
         cost=_cost(result),
+        fit_passes=result.fit_passes,
         title=perturbation.title if perturbation else "clean",
     )
 

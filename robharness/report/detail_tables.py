@@ -142,9 +142,11 @@ def _movement(cell: CellNumbers) -> Value:
 
 
 def passes(report: Report) -> Table | None:
-    """Return the passes per attacked example; None if each attack made those that it declares."""
+    """Return the passes per attacked example, and those of fits; None if each attack made those that it declares."""
     cells = cells_by_row(report, lambda cell: cell.passes is not None)
-    if not any(cell.passes != cell.cost for row in cells.values() for cell in row.values()):
+    shown = [cell for row in cells.values() for cell in row.values()]
+    are_fitted = any(cell.fit_passes for cell in shown)
+    if not are_fitted and all(cell.passes == cell.cost for cell in shown):
         return None
     rows = [
         model_row(
@@ -157,6 +159,7 @@ def passes(report: Report) -> Table | None:
         for name, row in cells.items()
     ]
     caption = f"forward and backward passes of an attack per attacked example, without those that judge; n = {report.n}"
+    caption += "; once: passes of one example each that fit the attack, in all" if are_fitted else ""
     return model_table("Passes per example", report, rows, caption)
 
 
@@ -166,4 +169,6 @@ def _passes(cell: CellNumbers, report: Report) -> Value:
     notes = part_of(cell.numbers.n, report.n, "examples")
     if cell.cost and found.total < cell.cost.total:
         notes += (("of", Number(cell.cost.total), "at most"),)
+    if cell.fit_passes:
+        notes += (("once", Number(cell.fit_passes.total)),)
     return Value(number=found.total, kind="count", digits=0 if found.total >= 100 else 1, notes=notes, key=cell.key)

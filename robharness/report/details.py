@@ -347,6 +347,11 @@ class GlobalOptimality:
     is_within: bool
 
 
+def with_unit(norm: str, unit: str) -> str:
+    """Return the name of a norm or measure with the unit of its sizes if it has one, such as "l0, in values"."""
+    return f"{norm}, in {unit}" if unit else norm
+
+
 def worst_case_name(norm: str, eps: str, unit: str) -> str:
     """Return the name of a worst case in tables, such as "worst case l0 ≤ 100 values"."""
     return f"worst case {norm} ≤ {eps} {unit}".rstrip()

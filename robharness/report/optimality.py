@@ -92,10 +92,10 @@ def passes_of(result: CellResult) -> tuple[float | None, bool]:
     """Return the forward and backward passes per attacked example of a cell, added up, and whether they were counted.
 
     Of a store without counts, they are those that the attack declares; None if it declares none. A gradient is a
-    forward and a backward pass.
+    forward and a backward pass. The passes of a fit are divided among the examples of the cell.
     """
     if result.passes is not None:
-        return result.passes.forwards + 2 * result.passes.gradients, True
+        return result.passes.total + (result.fit_passes.total / result.n if result.fit_passes else 0), True
     cost = result.cell.cost
     return cost.forwards + 2 * (cost.gradients + cost.shared_gradients) or None, False
 

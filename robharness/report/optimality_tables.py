@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from robharness.report.details import BestDistances, GlobalOptimality
+from robharness.report.details import BestDistances, GlobalOptimality, with_unit
 from robharness.report.optimality import PASS_BUDGET
 from robharness.report.records import CellNumbers, Report
-from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table
+from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table, unit_of
 from robharness.report.values import Note, Number, Row, Table, Value, part_of
 
 
@@ -74,7 +74,7 @@ def _passes(found: GlobalOptimality, cells: Collection[CellNumbers]) -> Value:
 def _limits(norm: str, report: Report) -> Row:
     """Return the row of the budgets eps_0, with the number of examples for which no attack found a perturbation."""
     best = {found.model: found for found in report.best_distances if found.norm == norm}
-    row = model_row(f"eps_0, {norm}", report, best, _limit,
+    row = model_row(f"eps_0, {with_unit(norm, unit_of(report, norm))}", report, best, _limit,
                     lambda some: mean_over_runs([found.until for found in some], "distance", 4))  # fmt: skip
     return replace(row, values=(*row.values, NO_VALUE, NO_VALUE))
 

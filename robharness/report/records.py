@@ -161,6 +161,7 @@ class CellNumbers:
     movement: of an attack on features.
     passes: per attacked example; None if the store has none.
     cost: passes per example that the attack declares, if no example leaves early; None for other cells.
+    fit_passes: of the attack's fit, in all, once for all examples; None without a fit, and if the store has none.
     transfer: of an attack that is crafted on other models.
     title: the perturbation's name without its budget or severity; "clean" for the clean cell.
     calibration: None if the store has no confidences.
@@ -192,6 +193,7 @@ class CellNumbers:
     movement: Movement | None = None
     passes: Passes | None = None
     cost: Passes | None = None
+    fit_passes: Passes | None = None
     title: str = ""
     calibration: Calibration | None = None
     classes: ClassNumbers | None = None

@@ -90,6 +90,11 @@ def cells_by_row(report: Report, wanted: Callable[[CellNumbers], bool]) -> dict[
     return rows
 
 
+def unit_of(report: Report, norm: str | None) -> str:
+    """Return the unit of budgets and sizes in a norm or measure; empty without one."""
+    return next((cell.unit for cell in report.cells if cell.norm == norm), "")
+
+
 def model_row(
     name: str,
     report: Report,

@@ -13,7 +13,15 @@ from robharness.report.difference_tables import difference_table
 from robharness.report.optimality_tables import optimality
 from robharness.report.records import CellNumbers, MeanAccuracy, Numbers, Report, SlopeNumbers, WorstCase
 from robharness.report.relative_tables import gains, gaps_closed
-from robharness.report.rows import NO_VALUE, cells_by_row, mean_over_runs, model_row, model_table, published_notes
+from robharness.report.rows import (
+    NO_VALUE,
+    cells_by_row,
+    mean_over_runs,
+    model_row,
+    model_table,
+    published_notes,
+    unit_of,
+)
 from robharness.report.runs import over_runs
 from robharness.report.transfer_tables import transfer_tables
 from robharness.report.values import Note, Number, Row, Table, Value, accuracy_digits, part_of
@@ -172,13 +180,19 @@ def _distances(report: Report) -> Table | None:
     ]  # fmt: skip
     caption = (
         "median distance to the nearest wrong answer that the attack found, 0 if the clean input is wrong; "
-        f"{_areas(cells)}; n = {report.n}"
+        f"{_areas(cells)}{_units(report)}; n = {report.n}"
     )
     brackets = (
         "in brackets the 95 % confidence interval; quartiles: the distances within which a quarter and three quarters "
         "of the examples are wrong"
     )
     return model_table("Smallest perturbations", report, rows, caption, brackets)
+
+
+def _units(report: Report) -> str:
+    """Name the norms and measures of the distances that have a unit."""
+    norms = dict.fromkeys(cell.norm for cell in report.cells if cell.is_unbounded and cell.norm and cell.unit)
+    return "".join(f"; {norm}: in {unit_of(report, norm)}" for norm in norms)
 
 
 def _areas(cells: dict[str, dict[str, CellNumbers]]) -> str:

@@ -33,6 +33,7 @@ COLUMNS: dict[str, type] = {
     "n": int,
     "complete": bool,
     "key": str,
+    "unit": str,
 }
 """Columns and their types; a value that does not apply to a row is None.
 
@@ -45,6 +46,7 @@ reference: the model or table that the number is relative to.
 value, low, high: the number, and both ends of its 95 % confidence interval.
 n: examples; of means over runs, the number of runs; of the median or the mean of gains, the number of gains.
 complete: whether all examples, attacks, corruptions or runs that belong to the number are stored.
+unit: of eps, and of distances, in the norm or measure of the row, such as "pixels".
 """
 Tidy = dict[str, Any]
 
@@ -98,7 +100,9 @@ def rows(report: Report) -> list[Tidy]:
     made += [*_corruptions(report), *_over_runs(report), *_metrics(report)]
     empty = dict.fromkeys(COLUMNS)
     common = {"suite": report.suite, "data": report.data}
-    return [empty | common | row for row in made if row["value"] is not None]
+    units = {cell.norm: cell.unit for cell in report.cells if cell.norm and cell.unit}
+    known = (row | {"unit": units.get(row.get("norm") or "")} for row in made if row["value"] is not None)
+    return [empty | common | row for row in known]
 
 
 def _row(statistic: str, value: float | None, interval: Interval | None = None, **more: Any) -> Tidy:
@@ -138,6 +142,9 @@ def _cell(cell: CellNumbers) -> Iterator[Tidy]:
     if cell.passes is not None:
         yield _row("forwards", cell.passes.forwards)
         yield _row("gradients", cell.passes.gradients)
+    if cell.fit_passes is not None:
+        yield _row("fit_forwards", cell.fit_passes.forwards)
+        yield _row("fit_gradients", cell.fit_passes.gradients)
     if (transfer := cell.transfer) is not None:
         where: Tidy = {"n": transfer.n, "reference": transfer.source}
         yield _row("transfer_rate", transfer.rate, transfer.interval, **where)

@@ -122,19 +122,24 @@ class ThreatModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Passes per example that one cell needs, besides the judging pass.
+    """Passes per example that one cell needs, besides the judging pass, and those of a fit.
 
     forwards: forward passes alone.
     gradients: forward and backward passes.
     shared_gradients: gradients at the clean point, computed once for all budgets.
+    fit_forwards: forward passes alone of a fit, see `AttackSpec.fitted_on`: not per example, but passes of one example
+        each in all, once per model and budget.
+    fit_gradients: forward and backward passes of a fit, in all likewise.
     """
 
     forwards: int = 0
     gradients: int = 0
     shared_gradients: int = 0
+    fit_forwards: int = 0
+    fit_gradients: int = 0
 
     def __post_init__(self) -> None:
-        for key in ("forwards", "gradients", "shared_gradients"):
+        for key in ("forwards", "gradients", "shared_gradients", "fit_forwards", "fit_gradients"):
             if type(value := getattr(self, key)) is not int or value < 0:
                 raise ValueError(f"Cost: {key}={value!r} must be a whole number of at least 0")
 

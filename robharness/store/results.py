@@ -51,6 +51,7 @@ class CellResult:
     n_unreadable: the number of examples that could not be read; they count as wrong.
     totals: sums of the notes that the perturbation declares as numbers, by name.
     passes: means per attacked example; None without an attack or an attacked example, and in stores without passes.
+    fit_passes: passes of the fit of an attack in all, once for all examples; None without a fit, and like `passes`.
     reliability: the confidences in bins, if they were read with the cell; see `binned_confidences`.
     """
 
@@ -64,6 +65,7 @@ class CellResult:
     n_unreadable: int
     totals: Mapping[str, float]
     passes: Passes | None = None
+    fit_passes: Passes | None = None
     reliability: statistics.Reliability | None = None
 
     def __repr__(self) -> str:
@@ -85,7 +87,7 @@ class CellResult:
         columns = {"correct": np.zeros(0, bool), "prediction": np.zeros(0, np.int64)}
         return replace(
             self, positions=self.positions[:0], columns=columns, failures=(*self.failures, failure), not_numbers=0,
-            n_unreadable=0, totals={}, passes=None, reliability=None,
+            n_unreadable=0, totals={}, passes=None, fit_passes=None, reliability=None,
         )  # fmt: skip
 
     @property
@@ -373,6 +375,7 @@ def _load_cell(
         n_unreadable=int(np.count_nonzero(prediction == UNREADABLE)),
         totals={name: float(np.nansum(np.asarray(read[name], float))) for name in noted if name in read},
         passes=found.passes.per_attacked if found.passes else None,
+        fit_passes=found.passes.fit if found.passes else None,
         reliability=statistics.reliability(read["confidence"], read["correct"]) if "confidence" in read else None,
     )
     if result.n and result.n_unreadable == result.n:

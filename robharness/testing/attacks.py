@@ -19,6 +19,7 @@ from robharness.evaluation import outcomes, referee
 from robharness.evaluation.guard import Guard
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws
 from robharness.specs import NORMS, AttackSpec, Budget, Cost, InputSpec, Perturbed
+from robharness.store.passes import Passes
 from robharness.testing import toys
 from robharness.testing.attack_runs import (
     BATCH_SIZE,
@@ -185,7 +186,7 @@ def fresh_process(attack: Subject) -> None:
 
 
 def costs_what_it_declares(attack: Subject) -> None:
-    """If no example stops early, it makes the passes that `cost` declares, within 5 %."""
+    """If no example stops early, it makes the passes that `cost` declares, within 5 %, and so does its fit."""
     for variant in variants(attack):
         for kind in _kinds(attack):
             toy = toys.constant(kind, 10, n=2)
@@ -206,6 +207,16 @@ def costs_what_it_declares(attack: Subject) -> None:
                     raise Broken(
                         f"with {variant} on {toy.name}, it declares {wanted} {name} per example and makes {made:g} if "
                         f"no example stops early"
+                    )
+            fit = found.passes.fit or Passes(0, 0)  # on the examples of the toy, of which there are fewer
+            for name, made, wanted in (
+                ("gradients", fit.gradients, cell.cost.fit_gradients),
+                ("forward passes", fit.forwards, cell.cost.fit_forwards),
+            ):
+                if abs(made - wanted) > wanted / 20:
+                    raise Broken(
+                        f"with {variant} on {toy.name}, it declares {wanted} {name} of a fit on {len(toy.ids)} "
+                        f"examples and makes {made:g}"
                     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from robharness import statistics
 from robharness.comparison.records import LEVEL, CellDifference, Comparison
+from robharness.report.details import with_unit
 from robharness.report.figures.curves import MOST_PANELS, Line, budget_finding, draw_budgets, unit_of
 from robharness.report.figures.dots import name_rows, row_height
 from robharness.report.figures.figure import Drawing, Figure
@@ -174,6 +175,7 @@ def _budgets(cells: Sequence[CellDifference], words: _Words) -> Iterator[Figure]
             continue
         every = [cell for some in shown.values() for cell in some]
         unit = unit_of(cell.eps for cell in every if cell.eps is not None)
+        measure = with_unit(norm, next((cell.unit for cell in every if cell.unit), ""))
         counted = (
             "robust accuracy" if all(cell.count == "robust" for cell in every if cell.kind != "clean") else "accuracy"
         )
@@ -181,20 +183,20 @@ def _budgets(cells: Sequence[CellDifference], words: _Words) -> Iterator[Figure]
             name=f"budgets-{norm}-{words.number}",
             title=f"Accuracy against budget, {norm}{words.of}",
             caption=(
-                f"{counted.capitalize()} in % against the budget eps ({norm}{unit and f', in 1/{unit}'}), "
+                f"{counted.capitalize()} in % against the budget eps ({measure}{unit and f', in 1/{unit}'}), "
                 f"{words.before} and {words.after}; the clean accuracy stands at 0. Bands: {OVER_EXAMPLES}, of each "
                 f"side alone; {_numbers(every)}."
                 + (f" The first {len(shown)} of {len(several)} attacks." if len(several) > len(shown) else "")
             ),
             alt=" ".join(budget_finding(title, lines) for title, lines in _lines(shown, words).items()),
-            draw=partial(_draw_budgets, shown, words, norm, unit, counted),
+            draw=partial(_draw_budgets, shown, words, measure, unit, counted),
         )
 
 
 def _draw_budgets(
-    titles: dict[str, list[CellDifference]], words: _Words, norm: str, unit: str, counted: str
+    titles: dict[str, list[CellDifference]], words: _Words, measure: str, unit: str, counted: str
 ) -> Drawing:
-    return draw_budgets(_lines(titles, words), norm, unit, counted)
+    return draw_budgets(_lines(titles, words), measure, unit, counted)
 
 
 def _lines(titles: dict[str, list[CellDifference]], words: _Words) -> dict[str, list[Line]]:

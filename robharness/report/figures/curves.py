@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.lines import Line2D
 
+from robharness.report.details import with_unit
 from robharness.report.figures.figure import Drawing, Figure
 from robharness.report.figures.series import (
     Series,
@@ -28,6 +29,7 @@ from robharness.report.figures.series import (
     spoken,
 )
 from robharness.report.records import CellNumbers, Report
+from robharness.report.rows import unit_of as unit_of_norm
 from robharness.specs.budget import Budget
 from robharness.text import printable
 
@@ -70,7 +72,7 @@ def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
     lines = {title: _lines(report, title) for title in shown}
     runs = [series.label for series in all_series(report) if series.has_runs]
     unit = unit_of(cell.eps for cell in report.cells if cell.eps is not None and cell.title in shown)
-    measure = _with_unit(report, norm)
+    measure = with_unit(norm, unit_of_norm(report, norm))
     caption = (
         f"{_counted(report)} in % against the budget eps ({measure}{unit and f', in 1/{unit}'}); the clean accuracy "
         f"stands at 0. Bands: 95 % confidence intervals over examples; n = {report.n}."
@@ -91,12 +93,6 @@ def _budget_figure(report: Report, norm: str, titles: list[str]) -> Figure:
             _counted(report).partition(" (")[0].lower(),
         ),
     )
-
-
-def _with_unit(report: Report, norm: str) -> str:
-    """Return the name of a norm or measure with the unit of its budgets, such as "l0, in values"."""
-    unit = next((cell.unit for cell in report.cells if cell.norm == norm), "")
-    return f"{norm}, in {unit}" if unit else norm
 
 
 def _counted(report: Report) -> str:
@@ -153,6 +149,7 @@ def budget_finding(title: str, lines: list[Line]) -> str:
 def draw_budgets(lines: dict[str, list[Line]], norm: str, unit: str, counted: str) -> Drawing:
     """Draw a panel per attack.
 
+    norm: the name of the norm or measure, with the unit of its budgets.
     unit: the denominator of all budgets, or "".
     counted: the name of the accuracy.
     """
@@ -219,7 +216,7 @@ def distance_figures(report: Report) -> Iterator[Figure]:
     for norm, names in norms.items():
         shown = names[:MOST_PANELS]
         found = [cell for cell in report.cells if cell.distances is not None and cell.perturbation in shown]
-        measure = _with_unit(report, norm)
+        measure = with_unit(norm, unit_of_norm(report, norm))
         has_area = any(cell.distances and cell.distances.area is not None for cell in found)
         yield Figure(
             name=f"distances-{norm}",

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.lines import Line2D
 
-from robharness.report.details import BestDistances
+from robharness.report.details import BestDistances, with_unit
 from robharness.report.figures.curves import MOST_PANELS, curve_steps, panel_size
 from robharness.report.figures.figure import Drawing, Figure
 from robharness.report.figures.series import (
@@ -25,6 +25,7 @@ from robharness.report.figures.series import (
     plain,
 )
 from robharness.report.records import CellNumbers, Report
+from robharness.report.rows import unit_of
 from robharness.text import printable
 
 MOST_ATTACKS = 12
@@ -37,6 +38,7 @@ def optimality_figures(report: Report) -> Iterator[Figure]:
     for norm in dict.fromkeys(found.norm for found in report.optimalities):
         attacks = [found for found in report.optimalities if found.norm == norm]
         attacks.sort(key=lambda found: -1.0 if found.value is None else found.value, reverse=True)
+        measure = with_unit(norm, unit_of(report, norm))
         names = [found.perturbation for found in attacks[:MOST_ATTACKS]]
         best = [found for found in report.best_distances if found.norm == norm and found.until is not None]
         shown = best[:MOST_PANELS]
@@ -45,7 +47,7 @@ def optimality_figures(report: Report) -> Iterator[Figure]:
                 name=f"optimality-{norm}",
                 title=f"Attacks against the best distances, {norm}",
                 caption=(
-                    f"Accuracy in % against eps ({norm}) under each attack without a budget, and for the smallest "
+                    f"Accuracy in % against eps ({measure}) under each attack without a budget, and for the smallest "
                     "distance of each example that any of them found (black), up to the dotted eps_0. Local optimality "
                     "compares the areas between these lines and the clean accuracy; n = "
                     f"{shown[0].n}."
@@ -53,7 +55,7 @@ def optimality_figures(report: Report) -> Iterator[Figure]:
                     + (f" The first {len(shown)} of {len(best)} models." if len(shown) < len(best) else "")
                 ),
                 alt=" ".join(_finding(found, _cells(report, found, names)) for found in shown),
-                draw=partial(_draw, report, norm, names, shown),
+                draw=partial(_draw, report, measure, names, shown),
             )
 
 

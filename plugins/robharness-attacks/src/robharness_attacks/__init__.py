@@ -332,7 +332,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         "One perturbation for all examples, fitted on the first ones by PGD (Moosavi-Dezfooli et al., 2017)",
         UniversalParams,
         ("universal", "Universal"),
-        lambda params: Cost(),
+        lambda params: Cost(fit_gradients=params.examples * (params.steps + 1)),
         randomness="none",
         fitted_on=lambda params: params.examples,
     )
