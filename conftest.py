@@ -3,7 +3,12 @@
 import gc
 
 import pytest
-import torch
+
+from robharness import imports
+
+imports.request_exact_products()  # as the command line does, before torch is imported
+
+import torch  # noqa: E402
 
 _SKIPPED = []
 

@@ -8,12 +8,16 @@ such an import is never freed, so a process that is a user's own keeps the colle
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from contextlib import contextmanager
 
 TYPE_CHECKING = False  # see robharness/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+MKL_MODE = "MKL_CBWR"
+"""The environment variable of MKL's conditional numerical reproducibility, which MKL reads once."""
 
 _is_own_process = False
 
@@ -22,6 +26,15 @@ def declare_own_process() -> None:
     """Declare that this process runs nothing but a command or a worker of ours."""
     global _is_own_process
     _is_own_process = True
+
+
+def request_exact_products() -> None:
+    """Ask MKL, before it is loaded, for matrix products whose rows do not depend on their position, unless it is set.
+
+    Without it, products of 4 to 12 rows with two or three outputs depend on it on processors with AVX-512, and products
+    of 8, 20, 32, 44 or 56 rows on those with AVX2 alone (MKL 2024.2). Subprocesses inherit it. It cost no time.
+    """
+    os.environ.setdefault(MKL_MODE, "AUTO,STRICT")
 
 
 @contextmanager

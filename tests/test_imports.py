@@ -1,4 +1,4 @@
-"""The garbage collector pauses during imports of large packages, in processes of ours alone."""
+"""Imports of large packages, in processes of ours: the collector pauses, and MKL's products are exact."""
 
 import gc
 from contextlib import suppress
@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 import yaml
 
-from robharness import imports
+from robharness import api, imports
 
 COMMAND = """
 import atexit, gc, sys
@@ -69,3 +69,45 @@ def test_a_collector_that_was_stopped_is_not_started(own_process):
     with imports.large_import("nowhere"):
         assert not gc.isenabled()
     assert not gc.isenabled()
+
+
+PRODUCTS = """
+import os, sys
+from robharness import api, imports
+if "request" in sys.argv:
+    imports.request_exact_products()
+import torch
+torch.set_num_threads(1)
+draws = torch.Generator().manual_seed(0)
+for rows in range(4, 65, 4):
+    for inputs in (24, 64, 96, 147, 512):
+        for outputs in (2, 3, 8):
+            layer = torch.nn.Linear(inputs, outputs)
+            for value in layer.parameters():
+                value.data.uniform_(-1, 1, generator=draws)
+            x = torch.empty(rows, inputs).uniform_(-1, 1, generator=draws)
+            alike = (torch.equal(layer(x.roll(shift, 0)).roll(-shift, 0), layer(x)) for shift in range(rows))
+            assert all(alike), (rows, inputs, outputs)
+print(os.environ.get("MKL_CBWR"))
+"""
+
+
+def test_products_of_a_command_do_not_depend_on_the_position_of_rows(run_process, monkeypatch):
+    monkeypatch.delenv("MKL_CBWR")
+    exact = run_process("request", program=("-c", PRODUCTS))
+    assert (exact.returncode, exact.stdout.strip()) == (0, "AUTO,STRICT"), exact.stderr
+
+
+def test_a_mode_of_products_that_is_set_stays(run_process, monkeypatch):
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert run_process("request", program=("-c", PRODUCTS)).stdout.strip() == "COMPATIBLE"
+
+
+def test_the_mode_of_products_is_stored(suite, toys, tmp_path, run_process, monkeypatch):
+    monkeypatch.delenv("MKL_CBWR")
+    (tmp_path / "toys.yaml").write_text(yaml.safe_dump(suite(attacks=None)))
+    done = run_process("run", "toys.yaml", "-p", toys, "--workers", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = api.load(tmp_path / "toys.yaml", plugins=[toys], store=tmp_path / ".robharness")
+    kept = {each["versions"]["MKL_CBWR"] for cell in results.cells for each in cell.provenance}
+    assert kept == {"AUTO,STRICT"}

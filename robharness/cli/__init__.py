@@ -43,6 +43,7 @@ def _run() -> int:
     from robharness import streams
 
     imports.declare_own_process()
+    imports.request_exact_products()
     streams.make_robust()
     from robharness.cli.command import main
     from robharness.errors import ExitCode

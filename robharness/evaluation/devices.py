@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from importlib.metadata import version
 import torch
 
 from robharness.errors import UserError, did_you_mean
+from robharness.imports import MKL_MODE
 
 
 def checked_device(device: str, local_cuda: Callable[[int], str]) -> str:
@@ -78,8 +80,9 @@ def device_name(device: str | torch.device) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that compute outcomes."""
-    return {name: _version(name) for name in ("robharness", "torch", "torchvision", "numpy")}
+    """Return the versions of the libraries that compute outcomes, and the mode of MKL's products."""
+    versions = {name: _version(name) for name in ("robharness", "torch", "torchvision", "numpy")}
+    return versions | {MKL_MODE: os.environ.get(MKL_MODE, "default")}
 
 
 @cache

@@ -1,7 +1,7 @@
 """Networks on MNIST-5k, and AutoAttack `fast` beside `standard` on them, member by member.
 
-`python autoattack_versions.py FOLDER NETWORK EPS N` trains the network into the folder unless it is there, attacks N test
-digits of all classes, and prints one JSON object. Results: docs/explanation/autoattack-fast.md.
+`python autoattack_versions.py FOLDER NETWORK EPS N` trains the network into the folder unless it is there, attacks N
+test digits of all classes, and prints one JSON object. Results: docs/explanation/autoattack-fast.md.
 """
 
 from __future__ import annotations
