@@ -23,7 +23,7 @@ PEERS = {"fmn": ("fmn", "steps", {"norm": 0}), "sigma-zero": ("sigma_zero", "num
 
 OPTIONS = {"fmn": {"norm": "l0"}, "sigma-zero": {}}
 LEAST_P = 0.01
-"""The least p-value of the hypothesis that a difference between two equal attacks is as large as the one seen."""
+"""The least p-value at which an excess counts as chance, in one-sided tests."""
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def check_at_least_as_good(ours, theirs):
     """Assert that ours do not change more values on the same examples: by the sign test, and on average."""
     excess = (ours - theirs).numpy()
     more, fewer = int((excess > 0).sum()), int((excess < 0).sum())
-    print(f"n {len(excess)}, mean excess {excess.mean():.3f}, more in {more}, fewer in {fewer}")
+    seen = f"{more} of {len(excess)} have more changes than adv-lib's, {fewer} fewer; on average {excess.mean():+.3f}"
     if more:
-        assert stats.binomtest(more, more + fewer, alternative="greater").pvalue > LEAST_P
-        assert stats.ttest_1samp(excess, 0, alternative="greater").pvalue > LEAST_P
+        assert stats.binomtest(more, more + fewer, alternative="greater").pvalue > LEAST_P, seen
+        assert stats.ttest_1samp(excess, 0, alternative="greater").pvalue > LEAST_P, seen
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -91,9 +91,9 @@ def test_no_more_values_than_advlib_on_digits(counts, digits, batch_of, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "steps", "n"), [("fmn", 100, 1000), ("fmn", 1000, 200), ("sigma-zero", 1000, 400)])
+@pytest.mark.parametrize(("name", "steps", "n"), [("fmn", 100, 500), ("fmn", 1000, 100), ("sigma-zero", 1000, 300)])
 def test_no_more_values_than_advlib_on_mnist(counts, mnist_case, batch_of, name, steps, n):
-    """At the numbers of steps that the attacks have by default, and that the peers' publications use."""
+    """At the default numbers of steps, and FMN at that of AttackBench, too."""
     ours, theirs = counts(name, mnist_case.net, batch_of(mnist_case.x[:n], mnist_case.labels[:n]), steps)
     check_at_least_as_good(ours, theirs)
     assert 3 < float(ours.float().mean()) < 12
