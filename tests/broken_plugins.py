@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from robharness import (
+    PROBE_NOTES,
     AttackSpec,
     ComponentSpec,
     CorruptionSpec,
@@ -332,6 +333,17 @@ class Mix:
         return (batch.x + (batch.x.mean(0) - batch.x).clamp(-eps, eps)).clamp(0, 1)
 
 
+class Look:
+    """A probe of audits: the inputs as they are."""
+
+    def perturb(self, model, batch, eps, rng):
+        import torch
+
+        notes = {name: torch.zeros(len(batch.x), dtype=getattr(torch, of.__name__)) for name, of in PROBE_NOTES.items()}
+        model.gradient(batch.x, batch.labels, lead)
+        return Perturbed(x=batch.x, notes=notes)
+
+
 class Watch:
     """One step along the features' gradient; tells where it came from."""
 
@@ -382,6 +394,8 @@ def robharness_attacks():
                  cost=lambda params: Cost(), build=lambda params: Mix())  # fmt: skip
     yield attack("good-features", access="features", notes={"value": float}, build=lambda params: Watch(),
                  params=LinfOptions, inputs=frozenset({"image"}))  # fmt: skip
+    yield attack("good-probe", notes=dict(PROBE_NOTES), build=lambda params: Look(), params=LinfOptions,
+                 cost=lambda params: Cost(gradients=1))  # fmt: skip
     yield attack("good-team", ensemble=True, build=lambda params: {n: Step("good", params) for n in ("one", "two")},
                  params=LinfOptions, cost=lambda params: Cost(shared_gradients=2))  # fmt: skip
     yield attack("measures_as_declared", params=LinfOptions, threat=lambda params: ThreatModel(measure=OFFSET))

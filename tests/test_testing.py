@@ -56,7 +56,7 @@ def failures(found, but=()):
 GOOD = ["models/good", "models/optional", "models/draws-in-build", "datasets/good/test", "datasets/good-video/test",
         "datasets/lazy-video/test", "datasets/one-unreadable/test", "attacks/good", "attacks/good-minimal",
         "attacks/good-features", "attacks/good-team", "attacks/good-aimed", "attacks/good-global",
-        "attacks/good-blocks", "corruptions/good", "components/good", "metrics/good"]  # fmt: skip
+        "attacks/good-blocks", "attacks/good-probe", "corruptions/good", "components/good", "metrics/good"]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", GOOD)

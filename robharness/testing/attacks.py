@@ -18,7 +18,7 @@ from robharness.errors import ContractViolation
 from robharness.evaluation import outcomes, referee
 from robharness.evaluation.guard import Guard
 from robharness.evaluation.rng import ExampleRNG, NoDraws, global_draws
-from robharness.specs import NORMS, AttackSpec, Budget, Cost, InputSpec, Perturbed
+from robharness.specs import NORMS, PROBE_NOTES, AttackSpec, Budget, Cost, InputSpec, Perturbed
 from robharness.store.passes import Passes
 from robharness.testing import toys
 from robharness.testing.attack_runs import (
@@ -265,9 +265,16 @@ RULES = (
     finds_the_distance,
 )
 WHEN = {
-    reaches_the_optimum: lambda spec: spec.access == "gradient" and spec.minimal is not True and spec.fitted_on is None,
+    reaches_the_optimum: lambda spec: (
+        spec.access == "gradient" and spec.minimal is not True and spec.fitted_on is None and not _is_probe(spec)
+    ),
     finds_the_distance: lambda spec: spec.minimal is not False,
 }
+
+
+def _is_probe(spec: AttackSpec) -> bool:
+    """Return whether the attack is for the role "probe" of audits, which returns its inputs."""
+    return dict(spec.notes) == dict(PROBE_NOTES)
 
 
 def digests(attack: Subject) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import warnings
@@ -20,12 +21,13 @@ from robharness.store import Store
 
 SURVIVOR = {"forward": 7864, "backward": 1910}
 """Passes of an example that withstands all of it, as counted in the authors' code."""
-MOST, LEAST_P = 0.015, 0.01
-"""Largest excess of our robust accuracy, and the least p-value of an excess on the same examples.
+DISCORDANT, ERRORS, LEAST_P = 0.02, 3.3, 0.01
+"""Share of examples that only one side breaks; the largest excess of our robust accuracy in standard errors; and the
+least p-value of an excess on the same examples.
 
 Both sides draw random starts, and examples near the boundary fall by chance: of 250 digits at linf 0.06, APGD-CE and
 APGD-T of one seed each left 3 that only the authors' broke and 2 that only ours broke. That is a standard error of 0.45
-points at n = 1000, so that a bound of 0.5 points fails one run in seven although nothing is weaker.
+points at n = 1000, and of 1.8 at n = 60, which is one example. Two equal attacks exceed 3.3 of them once in 2,000 runs.
 """
 DEVICE = os.environ.get("DEVICE", "cpu")
 """The slow ones take minutes on a GPU, and most of an hour on a CPU."""
@@ -78,9 +80,10 @@ def test_robust_accuracy_equals_the_authors_runner(ours, network, norm, eps, n):
     cell = ours([eps], n, norm=norm, nested=False)[eps]
     theirs = authors(network, n, float(Budget(eps)), norm)
     assert 0.02 < theirs.mean() < 0.95
-    assert cell.accuracy <= theirs.mean() + MOST
     weaker, stronger = int((cell.correct & ~theirs).sum()), int((theirs & ~cell.correct).sum())
-    assert not weaker or stats.binomtest(weaker, weaker + stronger, alternative="greater").pvalue > LEAST_P
+    seen = f"only the authors' runner broke {weaker} of {n}, only ours {stronger}"
+    assert weaker - stronger <= ERRORS * math.sqrt(DISCORDANT * n), seen
+    assert not weaker or stats.binomtest(weaker, weaker + stronger, alternative="greater").pvalue > LEAST_P, seen
 
 
 def test_the_member_that_succeeded_is_stored(ours, mnist_suite):

@@ -12,9 +12,11 @@ from robharness.testing.attacks import LINE_EPS, OPTIMUM_SHARE
 FEW = {"square": {"queries": 50}, "rays": {"queries": 300}, "autoattack": {"members": ["apgd-ce", "fab-t"]}}
 """Short options of attacks that make thousands of passes; other tests compare full lengths with the authors' code."""
 OPTIMUM = "attacks/apgd-reaches_the_optimum"
-FAR = ["attacks/pgd-dense-reaches_the_optimum", OPTIMUM]
-"""Attacks that do not reach the optimum of a linear model under l1: Foolbox's rescaled steps reach half of it. Auto-PGD
-as published misses it too, as the authors' code does below; its other norms are checked separately."""
+RAYS = "attacks/rays-finds_the_distance"
+FAR = ["attacks/pgd-dense-reaches_the_optimum", OPTIMUM, RAYS]
+"""Checks of attacks that do not reach the optimum of a linear model, or not with these options. Under l1, Foolbox's
+rescaled steps reach half of it. Auto-PGD as published misses it too, as the authors' code does below; its other norms
+are checked separately. So is RayS: to flip the signs of 192 values one by one, it needs more than 1,000 queries."""
 
 
 @parametrize_with_checks("robharness_attacks", only=["plugin/*", "attacks/fgsm", "attacks/pgd"])
@@ -25,6 +27,12 @@ def test_contract(check):
 @pytest.mark.slow
 @parametrize_with_checks("robharness_attacks", leave_out=["plugin/*", "attacks/fgsm", "attacks/pgd", *FAR], options=FEW)
 def test_contract_of_the_others(check):
+    check()
+
+
+@pytest.mark.slow
+@parametrize_with_checks("robharness_attacks", only=RAYS, options={"rays": {"queries": 2000}})
+def test_rays_finds_the_distance(check):
     check()
 
 
