@@ -183,8 +183,8 @@ def _perturbed_outcome(
             made = perturb(crafting, perturbation, member, part)
     except ContractViolation as error:
         if crafting is not loaded:
-            part = "surrogate" if len(perturbation.surrogates) == 1 else ENSEMBLE
-            error.by = re.sub(r"^model\b", part, error.by)
+            blamed = "surrogate" if len(perturbation.surrogates) == 1 else ENSEMBLE
+            error.by = re.sub(r"^model\b", blamed, error.by)
         raise
     x, notes = made.x, made.notes
     if perturbation.eight_bit:
