@@ -217,7 +217,7 @@ def test_what_fails_in_an_ensemble_names_all_of_its_members(suite, run):
     found = by_name(run(suite(models=[MODELS[2], broken], attacks=[STEP | {"source": {"ensemble": "*"}}])))
     assert found["C", "clean"].n == 40
     [failure] = found["C", "step(linf, 1/4, source=C+Broken)"].failures
-    assert failure.error.startswith("toys/net, teams/net, the surrogates C+Broken: it")
+    assert failure.error.startswith("toys/net, teams/net, the ensemble C+Broken: it")
 
 
 def test_an_ensemble_of_other_numbers_of_classes_fails_and_names_the_member(suite, run):

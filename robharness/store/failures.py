@@ -64,8 +64,8 @@ class Failure:
         text = str(error) if isinstance(error, ContractViolation) else describe(error)
         name = ", ".join(dict.fromkeys(each.entry.name for each in at_fault)) or entry.name
         if at_fault:
-            several = "s" if len(at_fault) > 1 else ""
-            name += f", the surrogate{several} {'+'.join(each.label for each in at_fault)}"
+            kind = "surrogate" if len(at_fault) == 1 else "ensemble"
+            name += f", the {kind} {'+'.join(each.label for each in at_fault)}"
         return cls(
             start=span[0],
             stop=span[1],
