@@ -132,12 +132,17 @@ class ContractViolation(Exception):
 
     message: the violation.
     by: the part at fault: "perturbation", "model", "data" or "surrogate", the model that the attack is crafted on; see
-        `surrogate_part` for the members of an ensemble. The encoder in an option of a model is "model.OPTION".
+        `surrogate_part` for the members of an ensemble, and ENSEMBLE if it is not known which one. The encoder in an
+        option of a model is "model.OPTION".
     """
 
     def __init__(self, message: str, by: str = "perturbation") -> None:
         self.by = by
         super().__init__(message)
+
+
+ENSEMBLE = "surrogates"
+"""The part of a ContractViolation that is an ensemble of surrogates, if it is not known which member is at fault."""
 
 
 def surrogate_part(number: int) -> str:

@@ -45,7 +45,7 @@ class Net(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
         )
-        self.head = nn.Linear(96, CLASSES)
+        self.head = nn.Linear(96, CLASSES + (params.what == "another-class"))
         for value in [*self.parameters(), *self.buffers()]:
             if value.is_floating_point():
                 value.data.copy_(torch.empty(value.shape).uniform_(-0.5, 0.5, generator=draws))
@@ -227,7 +227,8 @@ def spec(name, build, **changes):
 @hookimpl
 def robharness_attacks():
     yield spec("team", team, ensemble=True, randomness="example", notes={"draw": float}, threat=team_threat)
-    yield spec("step", lambda params: Step("step", float(params.step)), cost=lambda params: Cost(shared_gradients=1))
+    yield spec("step", lambda params: Step("step", float(params.step)), cost=lambda params: Cost(shared_gradients=1),
+               runs_to_end=lambda params: {"fine": False, "to-end": True}.get(params.how, params.how))  # fmt: skip
     yield spec("nearest", lambda params: Nearest(float(params.step)), minimal=True, notes={"found": bool})
     yield spec("aim", lambda params: Aim(), threat=lambda params: ThreatModel(norm="linf", targeted=True))
     yield spec("insight", Insight, access="features", notes={"value": float, "same": bool})

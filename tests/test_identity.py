@@ -195,6 +195,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "ensemble": (True, True),  # by its count, which is robust then
         "blocks": (lambda params: True, False),  # the suite reader has called it by then
         "fitted_on": (lambda params: 4, False),  # an option of its params, which count
+        "runs_to_end": (lambda params: True, False),
         "alarms": (("count",), False),
         "advise": (lambda params, eps: [], False),
         "notes": ({"count": int}, False),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from robharness.checkpoints import LeftOver
-from robharness.errors import ContractViolation, OutOfMemory, UserError, describe, surrogate_part
+from robharness.errors import ENSEMBLE, ContractViolation, OutOfMemory, UserError, describe, surrogate_part
 from robharness.evaluation import folding, heads
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.building import build_network
@@ -291,11 +291,16 @@ def _joined(plan: Plan, members: Sequence[LoadedModel | ContractViolation]) -> L
     if len(loaded) == 1:
         return loaded[0]
     classifiers, first = [member.classifier for member in loaded], loaded[0]
+    for number, member in enumerate(loaded, 1):
+        classes, others = member.classifier.classes, first.classifier.classes
+        if classes != others:
+            message = f"it has {classes} outputs and {first.model.label} has {others}, so their logits have no mean"
+            return ContractViolation(f"{message}. Try: an ensemble without it", by=surrogate_part(number))
     try:
         rows = min(classifier.batch_size for classifier in classifiers)
         classifier, _ = _probed(plan, first.model, MeanLogits(classifiers), rows, first.classifier.device)
     except ContractViolation as error:
-        return ContractViolation(str(error), by="surrogate")
+        return ContractViolation(str(error), by=ENSEMBLE)
     folded = sum(member.provenance["folded"] for member in loaded)
     return replace(
         first,

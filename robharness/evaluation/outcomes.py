@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robharness.errors import ContractViolation, describe
+from robharness.errors import ENSEMBLE, ContractViolation, describe
 from robharness.evaluation import heads, referee
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.classifier import predictions
@@ -183,7 +183,8 @@ def _perturbed_outcome(
             made = perturb(crafting, perturbation, member, part)
     except ContractViolation as error:
         if crafting is not loaded:
-            error.by = re.sub(r"^model\b", "surrogate", error.by)
+            blamed = "surrogate" if len(perturbation.surrogates) == 1 else ENSEMBLE
+            error.by = re.sub(r"^model\b", blamed, error.by)
         raise
     x, notes = made.x, made.notes
     if perturbation.eight_bit:

@@ -10,7 +10,7 @@ from robharness.findings import Finding, finding, named_examples
 from robharness.planning.cells import BLOCK
 from robharness.planning.identity import call_plugin
 from robharness.planning.names import labels_by_value
-from robharness.plugins.calls import call_spec, shown
+from robharness.plugins.calls import call_spec, returned, shown
 from robharness.specs.protocols import Dataset
 from robharness.suite import Perturbation, Suite
 from robharness.text import printable, quoted_commands
@@ -116,10 +116,10 @@ def _budgets(suite: Suite) -> Iterator[Finding]:
 
 
 def _transfer(suite: Suite) -> Iterator[Finding]:
-    """Yield one finding for each transfer attack, whatever its surrogates and budgets."""
+    """Yield one finding for each transfer attack that may stop early, whatever its surrogates and budgets."""
     attacks: dict[str, list[Perturbation]] = {}
     for perturbation in suite.perturbations:
-        if perturbation.surrogates:
+        if perturbation.surrogates and not call_plugin(perturbation.entry, _runs_to_end, perturbation):
             attacks.setdefault(replace(perturbation, surrogates=()).title, []).append(perturbation)
     for title, some in attacks.items():
         sources = list(dict.fromkeys(perturbation.source for perturbation in some))
@@ -130,6 +130,12 @@ def _transfer(suite: Suite) -> Iterator[Finding]:
             subject=some[0].name if len(some) == 1 else f"{title} from {named_examples(sources)}",
             hint="prefer options that use all steps, such as keep: last",
         )
+
+
+def _runs_to_end(perturbation: Perturbation) -> bool:
+    """Return whether an attack is known to go on after the model is wrong. Raises TypeError for other values."""
+    function = perturbation.entry.spec.runs_to_end
+    return function is not None and returned("runs_to_end", call_spec(function, perturbation.params), bool)
 
 
 def _advised(perturbation: Perturbation) -> list[str]:

@@ -14,6 +14,7 @@ from robharness.planning.commands import fresh_command, quoted_glob
 from robharness.report.records import CellNumbers, CorruptionErrors, SlopeNumbers
 from robharness.specs.records import MetricResult
 from robharness.store.results import CellResult, Results
+from robharness.text import counted
 
 RUNTIME_FACTORS = ("rows", "threads", "device", "memory_format", "folded", "sources")
 """Keys of provenance that change outcomes by rounding; parts of one cell that differ in them are reported."""
@@ -42,7 +43,7 @@ def cell_findings(results: Results) -> Iterator[Finding]:
         for failure in result.failures:
             cells.setdefault(str(failure), []).append(result.cell.name)
     for cause, names in cells.items():
-        others = f" and {len(names) - 1} more cells" if len(names) > 1 else ""
+        others = f" and {counted(len(names) - 1, 'more cell', 'more cells')}" if len(names) > 1 else ""
         yield finding("cell-failed", cause, subject=f"{names[0]}{others}")
     for sentence in results.invalid:
         yield finding("clean-accuracy-too-low", sentence)

@@ -168,6 +168,8 @@ class AttackSpec(Record):
         the same ones in every run.
     fitted_on: params -> number of examples that the attack is fitted on, the first ones in the data's fixed order. The
         object that `build` returns then has a method `fit`, see `Attack`. Not for randomness "global".
+    runs_to_end: params -> whether the search for an example goes on after the model is wrong, so that its result can
+        fool other models; None if that is not known.
     alarms: notes whose total, if above 0, is a warning of the report.
     advise: (params, eps) -> sentences for the plan, e.g. that the steps cannot reach eps. eps is None without a budget.
     notes: per-example columns in `Perturbed.notes`: name -> int, float, bool or str.
@@ -188,6 +190,7 @@ class AttackSpec(Record):
     ensemble: bool = field(default=False, metadata=RUNTIME)
     blocks: Callable[[Params], bool] | str | None = field(default=None, metadata=RUNTIME)
     fitted_on: Callable[[Params], int] | str | None = field(default=None, metadata=RUNTIME)
+    runs_to_end: Callable[[Params], bool] | str | None = field(default=None, metadata=RUNTIME)
     alarms: tuple[str, ...] = field(default=(), metadata=RUNTIME)
     advise: Callable[[Params, Budget | None], Sequence[str]] | str | None = field(default=None, metadata=RUNTIME)
     notes: Mapping[str, type] = field(default_factory=dict, metadata=RUNTIME)

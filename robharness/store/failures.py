@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robharness.errors import ContractViolation, describe, surrogate_part
-from robharness.planning.cells import Cell
+from robharness.errors import ENSEMBLE, ContractViolation, describe, surrogate_part
+from robharness.planning.cells import Cell, PlannedModel
 from robharness.store.spans import Span
 from robharness.text import attributed
 
@@ -18,7 +18,7 @@ class Failure:
     """The reason why a cell has no outcomes for the positions start to stop - 1.
 
     blame: the distribution at fault, or the path of a loose plugin file.
-    error: the name of the component at fault and what happened.
+    error: the name of the component at fault, with the label of a surrogate, and what happened.
     traceback: of the exception, as text.
     """
 
@@ -51,20 +51,25 @@ class Failure:
         """Find the distribution at fault for an exception that left a cell without outcomes for a span."""
         by = error.by if isinstance(error, ContractViolation) else "data"
         part = by.partition(".")[0]
-        surrogates = {surrogate_part(number): each for number, each in enumerate(cell.surrogates, 1)}
+        surrogates = {surrogate_part(number): (each,) for number, each in enumerate(cell.surrogates, 1)}
+        at_fault: Sequence[PlannedModel] = cell.surrogates if part == ENSEMBLE else surrogates.get(part, ())
         if part == "data":
             entry, blame = cell.data.entry, cell.data.entry.origin
-        elif part in surrogates:
-            entry, blame = surrogates[part].entry, surrogates[part].at_fault(by).origin
+        elif at_fault:
+            entry, blame = at_fault[0].entry, at_fault[0].at_fault(by).origin
         elif part == "model" or cell.perturbation is None:
             entry, blame = cell.model.entry, cell.model.at_fault(by).origin
         else:  # also whatever a plugin's own exception says
             entry, blame = cell.perturbation.entry, cell.perturbation.entry.origin
         text = str(error) if isinstance(error, ContractViolation) else describe(error)
+        name = ", ".join(dict.fromkeys(each.entry.name for each in at_fault)) or entry.name
+        if at_fault:
+            kind = "surrogate" if len(at_fault) == 1 else "ensemble"
+            name += f", the {kind} {'+'.join(each.label for each in at_fault)}"
         return cls(
             start=span[0],
             stop=span[1],
             blame=str(blame),
-            error=f"{entry.name}: {text}",
+            error=f"{name}: {text}",
             traceback="".join(traceback.format_exception(error.__cause__ or error)),
         )

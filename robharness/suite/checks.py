@@ -236,7 +236,9 @@ def _surrogate_fits(
         sentence = f"{surrogate.entry.name} declares no `features`, which {perturbation.entry.name} attacks"
         reader.error((*path, "attack"), f"{sentence}. Try: robharness list models", once=True)
     if (spec.input, spec.preprocessing) != (surrogate.entry.spec.input, surrogate.entry.spec.preprocessing):
-        sentence = f"{model.label} takes other inputs than {surrogate.label}, on which the attack is crafted"
+        shapes = ["x".join(map(str, each.entry.spec.input.shape)) for each in (model, surrogate)]
+        differ = f": {shapes[0]} and {shapes[1]}" if shapes[0] != shapes[1] else ", in their preprocessing"
+        sentence = f"{model.label} takes other inputs than {surrogate.label}, on which the attack is crafted{differ}"
         reader.error((*path, "source"), f"{sentence}; both need one `input` and `preprocessing`", once=True)
 
 

@@ -169,8 +169,8 @@ def test_a_surrogate_is_a_model_of_the_suite_with_the_same_input():
     wide = TWO[1] | {"model": "toy/wide"}
     [message] = refused(pgd | {"source": "A"}, models=[TWO[0], wide])
     assert message == (
-        "attacks.0.source: B takes other inputs than A, on which the attack is crafted; both need one `input` and "
-        "`preprocessing`"
+        "attacks.0.source: B takes other inputs than A, on which the attack is crafted: 1x8x9 and 1x8x8; both need one "
+        "`input` and `preprocessing`"
     )
 
 

@@ -34,12 +34,29 @@ def broken(params):
     return lambda logits, labels: logits.sum()
 
 
+def nan(params):
+    return lambda logits, labels: logits.sum(1) * float("nan")
+
+
+def detached(params):
+    return lambda logits, labels: logits.detach().amax(1)
+
+
+def crashes(params):
+    def objective(logits, labels):
+        raise KeyError("no such class")
+
+    return objective
+
+
 @hookimpl
 def robharness_components():
     yield ComponentSpec(
         name="ce", role="attack-objective", summary="Cross-entropy", build=cross_entropy, params=Sharpness
     )
     yield ComponentSpec(name="sum", role="attack-objective", summary="One sum", build=broken)
+    for name, build in (("nan", nan), ("detached", detached), ("crash", crashes)):
+        yield ComponentSpec(name=name, role="attack-objective", summary="Broken", build=build)
     yield ComponentSpec(name="other", role="network", summary="No objective", build=broken)
 """
 
@@ -141,12 +158,28 @@ def test_errors_of_a_suite_name_the_objective(mine, digits, objective, words):
     assert all(word in str(error.value) for word in words)
 
 
-def test_a_failure_names_the_plugin_of_the_objective(run):
-    _, found = run(["mine/sum"], ATTACKS[0])
+FAILURES = {
+    "sum": "must return (12,) values, not ()",
+    "nan": "mine/nan is NaN for finite logits",
+    "detached": "the values of the objective mine/detached have no gradient",
+    "crash": "it raised KeyError: 'no such class'",
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("attack", [*ATTACKS, {"attack": "attacks/apgd", "eps": "0.1", "steps": 2}])
+def test_a_failure_names_the_plugin_of_the_objective(run, name, attack):
+    _, found = run([f"mine/{name}"], attack)
     [cell] = found.of("Net", "attack")
     (failure,) = cell.failures
-    assert "must return (12,) values" in failure.error
-    assert "mine/sum of" in failure.error and "mine.py" in failure.error
+    assert FAILURES[name] in failure.error
+    assert f"it uses mine/{name} of" in failure.error and "mine.py" in failure.error
+
+
+def test_an_objective_may_be_nan_where_logits_are():
+    logits = torch.tensor([[0.0, torch.nan], [1.0, 2.0]])
+    values = objective_of(component(lambda logits, labels: logits.sum(1)), False)(logits, torch.tensor([0, 1]))
+    assert values.isnan().tolist() == [True, False]
 
 
 def test_gradients_of_equal_objectives_are_computed_once(digits, batch_of, mine):

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 import robharness
 from robharness import Budget, discover
 from robharness_attacks import AutoAttackParams, PGDParams, robharness_attacks
+from robharness_attacks.params import DensePGDParams, FeatureParams, FGSMParams
 
 SPECS = {spec.name: spec for spec in robharness_attacks()}
 
@@ -59,6 +60,13 @@ def test_steps_that_cannot_reach_the_edge_give_advice(options, advised):
     advice = SPECS["pgd"].advise(PGDParams(**options), Budget("8/255"))
     assert len(advice) == advised
     assert all(word in line for line in advice for word in ("10 steps", "eps", "raise steps or"))
+
+
+def test_attacks_that_run_to_their_end_say_so():
+    assert SPECS["fgsm"].runs_to_end(FGSMParams()) and SPECS["features"].runs_to_end(FeatureParams())
+    assert [SPECS["pgd"].runs_to_end(PGDParams(keep=keep)) for keep in ("best", "last")] == [False, True]
+    assert [SPECS["pgd-dense"].runs_to_end(DensePGDParams(keep=keep)) for keep in ("best", "last")] == [False, True]
+    assert all(SPECS[name].runs_to_end is None for name in ("apgd", "autoattack", "square"))
 
 
 @pytest.mark.parametrize(("options", "advised"), [

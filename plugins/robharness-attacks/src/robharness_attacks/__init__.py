@@ -139,6 +139,10 @@ def _advise_pgd(params: Steps, eps: Budget | None) -> list[str]:
     return advice
 
 
+def _keeps_last(params: Steps) -> bool:
+    return params.keep == "last"
+
+
 def _advise_steps(params: Steps, eps: Budget | None) -> list[str]:
     if eps is None:
         return []
@@ -178,6 +182,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         ("gradient", "FGSM"),
         lambda params: Cost(shared_gradients=1),
         randomness="none",
+        runs_to_end=lambda params: True,
         notes=zero_gradients,
         alarms=("zero_gradients",),
     )
@@ -188,6 +193,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         ("gradient", "PGD"),
         _cost_of_steps,
         advise=_advise_pgd,
+        runs_to_end=_keeps_last,
         notes=zero_gradients,
         alarms=("zero_gradients",),
     )
@@ -198,6 +204,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         ("gradient", "PGD"),
         _cost_of_steps,
         advise=_advise_steps,
+        runs_to_end=_keeps_last,
         notes=zero_gradients,
         alarms=("zero_gradients",),
     )
@@ -304,6 +311,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         access="features",
         blocks=lambda params: params.distance == "contrastive",
         advise=_advise_features,
+        runs_to_end=lambda params: True,
         notes={"distance": float},
     )
     yield _spec(

@@ -98,7 +98,11 @@ class Foreign:
     toward: Function | None = field(compare=False)
 
     def __call__(self, logits: Tensor, condition: Tensor) -> Tensor:
-        """Return the values, (N,), in the logits' type. Raises TypeError for other values."""
+        """Return the values, (N,), in the logits' type.
+
+        Raises TypeError for other values, and for values without a gradient, and ValueError if a value is NaN although
+        the logits of its row are finite: the attack would stay where it is, and the model would seem robust.
+        """
         if not self.is_targeted:
             values = self.function(logits, condition)
         elif self.toward is not None:
@@ -110,7 +114,12 @@ class Foreign:
             raise TypeError(
                 f"the objective {self.component.full_name} must return ({len(logits)},) values, not {shown}"
             )
-        return values.to(logits.dtype)
+        values = values.to(logits.dtype)
+        if logits.requires_grad and not values.requires_grad:
+            raise TypeError(f"the values of the objective {self.component.full_name} have no gradient")
+        if bool((values.isnan() & logits.isfinite().all(1)).any()):
+            raise ValueError(f"the objective {self.component.full_name} is NaN for finite logits")
+        return values
 
 
 def objective_of(objective: Component, targeted: bool) -> Function:
