@@ -196,6 +196,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "blocks": (lambda params: True, False),  # the suite reader has called it by then
         "fitted_on": (lambda params: 4, False),  # an option of its params, which count
         "alarms": (("count",), False),
+        "travel": (lambda params, eps: eps, False),
         "advise": (lambda params, eps: [], False),
         "notes": ({"count": int}, False),
         "revision": (2, True),

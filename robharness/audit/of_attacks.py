@@ -23,33 +23,40 @@ from robharness.store.results import CellResult
 
 NO_ATTACK = "no white-box attack with a budget has outcomes"
 STRONGER = "use more steps, restarts or another objective; the accuracy under the suite's attacks is too high"
+MOST_NAMED = 8
+"""Attacks that the figures of the worst case name, the strongest first."""
 MISLED = "look for gradients that mislead attacks, such as masked ones; the accuracy under attack is too high"
 
 
 def reaches_budget(subject: Subject) -> AuditCheck:
-    advised = [each for each in subject.findings if each.code == "attack-advice"]
-    figures = "; ".join(f"{each.subject}: {each.message}" if each.subject else each.message for each in advised)
+    short = [each for each in subject.findings if each.code == "steps-too-short"]
+    figures = "; ".join(f"{each.subject}: {each.message}" for each in short)
     if not subject.attacks:
         return not_measured("step-reach", "no attack with a budget has outcomes")
-    return verdict("step-reach", not advised, figures or "no plugin advises against the options of an attack",
+    return verdict("step-reach", not short, figures or "no attack declares steps that end inside its ball",
                    "use more steps or larger ones")  # fmt: skip
 
 
 def uses_budget(subject: Subject) -> AuditCheck:
-    """Compare sizes with eps, as the referee measured them in float64, where an iterated attack did not succeed."""
+    """Compare sizes with eps, as the referee measured them in float64, where an iterated attack did not succeed.
+
+    The median is compared by the sign test. Sizes of 0 are of attacks that return the input if they find nothing.
+    """
     balls = [cell for cell in subject.white_box if ball_of(cell).norm in ("linf", "l2", "l1")]
     cells = [cell for cell in balls if cell.cell.cost.gradients > 1]
-    low: list[tuple[float, str, int]] = []
+    found: list[tuple[float, CellResult, np.ndarray]] = []
     for cell in cells:
         sizes = np.asarray(cell.columns["size"], float)[cell.correct] / float(attack_of(cell).eps)
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
         if len(sizes):
-            low.append((float(np.median(sizes)), attack_of(cell).name, len(sizes)))
-    if not low:
-        return not_measured("budget-used", "no iterated attack left an example right")
-    least, name, n = min(low)
-    figures = f"{name} moved the {n} examples that withstood it by {least:.3f} eps in the median"
-    return verdict("budget-used", least >= USED, figures, "use more steps or larger ones", median=least, n=n)
+            small = share_of(sizes < USED)
+            found.append((small.low_at(ALPHA / len(cells)), cell, sizes))
+    if not found:
+        return not_measured("budget-used", "no example withstood an iterated attack that moved it")
+    low, cell, sizes = max(found, key=lambda each: (each[0], -float(np.median(each[2]))))
+    median, n = float(np.median(sizes)), len(sizes)
+    figures = f"{attack_of(cell).name} moved the {n} examples that withstood it by {median:.3f} eps in the median"
+    return verdict("budget-used", low <= 0.5, figures, "use more steps or larger ones", median=median, n=n)
 
 
 def is_visible(subject: Subject) -> AuditCheck:
@@ -95,9 +102,9 @@ def needs_no_more_effort(subject: Subject) -> AuditCheck:
 
 
 def is_near_worst_case(subject: Subject) -> AuditCheck:
-    """Compare the strongest attack of the suite with what withstands all of its attacks in the ball."""
+    """Compare the attacks of the suite, the strongest one above all, with what withstands all of them in the ball."""
     found = [
-        (right_under_all(inside), strongest)
+        (right_under_all(inside), strongest, inside)
         for ball in subject.ball.values()
         if len(inside := within(subject.attacks, ball)) > 1
         and (strongest := subject.strongest(ball)) is not None
@@ -105,14 +112,15 @@ def is_near_worst_case(subject: Subject) -> AuditCheck:
     ]
     if not found:
         return not_measured("union", "no two attacks of the suite share the largest budget")
-    differences = []
-    for (positions, worst), strongest in found:
-        differences.append((paired_difference(strongest.correct_at(positions), worst), strongest))
-    difference, strongest = min(differences, key=lambda each: each[0].difference)
-    name, right = attack_of(strongest).name, round((strongest.accuracy + difference.difference) * difference.n)
-    figures = (
-        f"{right} of {difference.n} withstand all attacks in the ball, {int(strongest.correct.sum())} {name} alone"
-    )
+    differences = [
+        (paired_difference(strongest.correct_at(positions), worst), int(worst.sum()), positions, inside)
+        for (positions, worst), strongest, inside in found
+    ]
+    difference, right, positions, inside = min(differences, key=lambda each: each[0].difference)
+    alone = sorted((int(cell.correct_at(positions).sum()), attack_of(cell).name) for cell in inside)
+    listed = ", ".join(f"{count} {name}" for count, name in alone[:MOST_NAMED])
+    more = f", {len(alone) - MOST_NAMED} weaker attacks" if len(alone) > MOST_NAMED else ""
+    figures = f"{right} of {difference.n} withstand all attacks in the ball; alone: {listed}{more}"
     advice = "read the worst case of the table, not one attack; members of an ensemble find what single attacks miss"
     return verdict("union", difference.interval.high >= -NEAR, figures, advice, difference=difference.difference,
                    n=difference.n)  # fmt: skip

@@ -21,6 +21,7 @@ from robharness.audit.subject import Subject
 
 NO_PROBE = "no attack of the role 'probe' has outcomes"
 DRAWS = "find what draws random numbers or keeps a state in its forward pass, or average gradients and predictions"
+STATE = "find the code that moves them, in the model or in an attack, and put the model into eval mode"
 NEIGHBOURS = "find what mixes the examples of a pass, such as BatchNorm without running statistics"
 MASKED = (
     "attack it without the step that hides its gradient, replaced by the identity in the backward pass (Athalye et "
@@ -45,7 +46,9 @@ def is_independent(subject: Subject) -> AuditCheck:
 
 
 def _differs(subject: Subject, code: str, note: str, where: str, advice: str) -> AuditCheck:
-    """Return the check of a note that is a difference of logits over their range."""
+    """Return the check of a note that is a difference of logits over their range, unless the core refused the model."""
+    if subject.refutation(code):
+        return verdict(code, False, subject.refutation(code), advice)
     notes = _notes(subject, note)
     if notes is None:
         return not_measured(code, NO_PROBE)
@@ -56,7 +59,9 @@ def _differs(subject: Subject, code: str, note: str, where: str, advice: str) ->
 
 
 def is_unchanged(subject: Subject) -> AuditCheck:
-    """Repeat what the core has enforced for every stored outcome: it refuses a model that an attack changes."""
+    """Report the failures of cells whose model changed; every stored outcome is of an unchanged one."""
+    if subject.refutation("unchanged"):
+        return verdict("unchanged", False, subject.refutation("unchanged"), STATE)
     cells = [cell for cell in subject.cells if cell.n]
     if not cells:
         return not_measured("unchanged", "the model has no outcomes")

@@ -54,6 +54,11 @@ class Subject:
             return ""
         return str(self.cells[0].failures[0]) if self.cells else ""
 
+    def refutation(self, code: str) -> str:
+        """Return the first failure of a cell that refutes the claim of a check; empty if there is none."""
+        failures = (failure for cell in self.cells for failure in cell.failures)
+        return next((str(failure) for failure in failures if failure.refutes == code), "")
+
     @cached_property
     def attacks(self) -> tuple[CellResult, ...]:
         """The suite's own untargeted attacks with outcomes and a budget."""
