@@ -18,6 +18,7 @@ from robharness.audit.shares import ALPHA, FEW, Share
 from robharness.audit.subject import compare
 from robharness.errors import SuiteError
 from robharness.findings import CODES, finding
+from robharness.report import tidy
 from robharness.planning.outline import CellOutline, DataOutline, ModelOutline, PerturbationOutline
 from robharness.specs import Budget, Cost
 from robharness.store.failures import Failure
@@ -281,6 +282,21 @@ def test_the_report_shows_verdicts_figures_and_advice(audited, tmp_path):
         text = (tmp_path / f"report{suffix}").read_text()
         assert "audit" in text.lower() and "not measured" in text
         assert found["deterministic"].figures[:30].lower() in text.lower() or suffix == ".tex"
+
+
+def test_tidy_rows_have_a_verdict_per_measured_check_and_its_figures(audited):
+    rogue = {"attack": "toys/rogue", "eps": "1/4", "how": "train-mode"}
+    report = audited(attacks=[{"attack": "toys/climb", "eps": "1/4"}, rogue]).report()
+    found = [row for row in tidy.rows(report) if row["kind"] == "audit"]
+    [audit] = report.audits
+    rows = {row["part"]: row["value"] for row in found if row["statistic"] == "audit_passed"}
+    measured = [check for check in audit.checks if check.verdict != "not measured"]
+    assert rows == {check.code: float(check.verdict == "passed") for check in measured}
+    assert rows["unchanged"] == 0 and rows["probe"] == 1
+    figures = {(row["part"], row["statistic"]): (row["value"], row["n"], row["model"]) for row in found}
+    slope = audit["gradient-slope"].numbers
+    assert figures["gradient-slope", "audit_median"] == (slope["median"], slope["n"], "Net")
+    assert "audit_n" not in {row["statistic"] for row in found}
 
 
 def test_a_store_alone_has_the_same_audit(audited, tmp_path):
