@@ -117,7 +117,7 @@ PASSING = {
     "saturation": [probe(underflow=some(3))],
     "gradient-zero": [probe(zero_gradient=some(3))],
     "gradient-direction": [probe(random_rise=some(15) * 2.0)],
-    "gradient-slope": [probe(predicted_rise=np.full(N, 0.5))],
+    "gradient-slope": [probe(predicted_rise=np.where(np.arange(N) % 2, 0.1, 1.0))],
     "resolution": [probe(blind_step=some(2) * 0.01)],
     "budget-used": [attack(columns={"size": np.where(np.arange(N) % 2, 0.5 / 8, 1 / 8)})],
     "monotone": [attack(count=100), attack(count=104, eps="1/4", first=1)],
@@ -136,10 +136,10 @@ def test_a_check_allows_for_sampling_noise_and_rounding(code):
     assert audit(*PASSING[code])[code].verdict == "passed"
 
 
-def half(cell, first):
-    """The outcomes of every other example, as those of one part of a run."""
-    columns = {name: values[first::2] for name, values in cell.columns.items()}
-    return replace(cell, positions=cell.positions[first::2], columns=columns)
+def half(cell, first, count=N):
+    """The outcomes of every other example, as those of one part of a run; the first `count` of them."""
+    columns = {name: values[first::2][:count] for name, values in cell.columns.items()}
+    return replace(cell, positions=cell.positions[first::2][:count], columns=columns)
 
 
 @pytest.mark.parametrize("code", FAILING)
@@ -155,6 +155,24 @@ def test_few_survivors_do_not_tell_the_median_of_their_sizes():
     for count, verdict in ((9, "passed"), (10, "failed")):
         assert audit(attack(count=count, columns={"size": sizes}))["budget-used"].verdict == verdict
     assert audit(attack(columns={"size": np.zeros(N)}))["budget-used"].verdict == "not measured"
+
+
+def test_a_few_slopes_do_not_tell_their_median():
+    """At half the level, 0.0005, eleven of eleven tell, and ten of ten do not: 0.5 ** 10 > 0.0005."""
+    for count, verdict in ((10, "passed"), (11, "failed")):
+        for predicted in (0.1, 10.0):
+            found = audit(half(probe(predicted_rise=np.full(N, predicted)), 0, count))
+            assert found["gradient-slope"].verdict == verdict
+
+
+@pytest.mark.parametrize("role", ["probe", "noise", "stronger", "black-box", "transfer", "unbounded"])
+def test_a_check_whose_attack_failed_gives_the_reason(role):
+    failure = Failure(start=0, stop=N, blame="mine", error="toys/broken: it raised KeyError: 'delta'")
+    nothing = attack("broken", columns={"size": np.zeros(0)}, audit=role)
+    nothing = replace(half(nothing, 0, 0), failures=(failure,))
+    found = audit(attack(), nothing)
+    code = "gradient-zero" if role == "probe" else role
+    assert found[code].verdict == "not measured" and "KeyError: 'delta'" in found[code].figures
 
 
 def test_the_worst_case_stands_beside_each_attack():

@@ -129,7 +129,7 @@ def is_near_worst_case(subject: Subject) -> AuditCheck:
 def beats_noise(subject: Subject) -> AuditCheck:
     pairs = list(_with_added(subject, "noise"))
     if not pairs:
-        return not_measured("noise", NO_ATTACK)
+        return not_measured("noise", subject.lack("noise", NO_ATTACK))
     tests = [(compare(noise, attack), attack, noise) for attack, noise in pairs]
     level = ALPHA / len(tests)
     worse = [each for each in tests if compare(each[1], each[2]).p_fall <= level]
@@ -143,18 +143,19 @@ def beats_noise(subject: Subject) -> AuditCheck:
 
 def needs_gradients(subject: Subject) -> AuditCheck:
     own = [cell for cell in subject.attacks if attack_of(cell).access in ("scores", "decision")]
-    return _not_stronger("black-box", subject, [*own, *subject.added("black-box")])
+    return _not_stronger("black-box", subject, [*own, *subject.added("black-box")], "no attack without gradients")
 
 
 def resists_transfer(subject: Subject) -> AuditCheck:
     own = [cell for cell in subject.attacks if (of := attack_of(cell).surrogates) and subject.label not in of]
-    return _not_stronger("transfer", subject, [*own, *subject.added("transfer")])
+    none = "the suite has no other model of the same inputs to craft attacks on, or no such attack"
+    return _not_stronger("transfer", subject, [*own, *subject.added("transfer")], none)
 
 
 def reaches_zero(subject: Subject) -> AuditCheck:
     cells = subject.added("unbounded")
     if not cells or not overlaps(*cells):
-        return not_measured("unbounded", "no attack of this role has outcomes")
+        return not_measured("unbounded", subject.lack("unbounded", "no attack of this role has outcomes"))
     _, right = right_under_all(cells)
     share = share_of(right)
     return verdict("unbounded", share.low <= FEW, f"{share} withstand {attack_of(cells[0]).name}", MISLED,
@@ -174,8 +175,12 @@ def _no_rise(code: str, pairs: Sequence[tuple[CellResult, CellResult]], none: st
     return verdict(code, not failed, _both(before, after, difference), advice, p=difference.p_fall, n=difference.n)
 
 
-def _not_stronger(code: str, subject: Subject, others: Sequence[CellResult]) -> AuditCheck:
-    """Return a check that fails if another attack leaves significantly fewer right than the suite's strongest."""
+def _not_stronger(code: str, subject: Subject, others: Sequence[CellResult], none: str) -> AuditCheck:
+    """Return a check that fails if another attack leaves significantly fewer right than the suite's strongest.
+
+    code: of the check, which is also the role of the attacks that the audit adds for it.
+    none: beginning of the sentence that says that there are no such attacks.
+    """
     pairs = [
         (strongest, other)
         for other in others
@@ -184,7 +189,7 @@ def _not_stronger(code: str, subject: Subject, others: Sequence[CellResult]) -> 
         and overlaps(strongest, other)
     ]
     if not pairs:
-        return not_measured(code, f"no attack of this kind shares a ball with a white-box attack ({subject.label})")
+        return not_measured(code, subject.lack(code, f"{none} shares a ball with a white-box attack"))
     tests = [(compare(strongest, other), strongest, other) for strongest, other in pairs]
     difference, strongest, other = min(tests, key=lambda each: (each[0].p_fall, each[0].difference))
     failed = difference.p_fall <= ALPHA / len(tests)
@@ -203,7 +208,7 @@ def _gain(code: str, subject: Subject, role: str, allowed: float, advice: str) -
             positions, right = right_under_all([strongest, *added])
             found.append((paired_difference(strongest.correct_at(positions), right), strongest, added))
     if not found:
-        return not_measured(code, NO_ATTACK)
+        return not_measured(code, subject.lack(role, NO_ATTACK))
     difference, strongest, added = min(found, key=lambda each: each[0].difference)
     names = " and ".join(attack_of(cell).name for cell in added)
     figures = (
