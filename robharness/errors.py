@@ -134,10 +134,11 @@ class ContractViolation(Exception):
     by: the part at fault: "perturbation", "model", "data" or "surrogate", the model that the attack is crafted on; see
         `surrogate_part` for the members of an ensemble, and ENSEMBLE if it is not known which one. The encoder in an
         option of a model is "model.OPTION".
+    refutes: the code of the audit's check of the model that the violation refutes, such as "deterministic", or "".
     """
 
-    def __init__(self, message: str, by: str = "perturbation") -> None:
-        self.by = by
+    def __init__(self, message: str, by: str = "perturbation", refutes: str = "") -> None:
+        self.by, self.refutes = by, refutes
         super().__init__(message)
 
 

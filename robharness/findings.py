@@ -28,6 +28,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "budget-below-half-level": ("warning", "rounding to 8 bits undoes perturbations of this budget"),
     "transfer-stops-early": ("warning", "a transfer attack may stop as soon as its surrogate is wrong"),
     "gradient-precision": ("warning", "attacks take gradients in a lower precision than verdicts"),
+    "steps-too-short": ("warning", "the steps of an attack cannot reach the edge of its ball"),
     "attack-advice": ("warning", "an attack plugin advises against its options"),
     "global-randomness": ("warning", "a perturbation draws from global random generators"),
     "classes-absent": ("warning", "the data have some of the classes of their label space alone"),

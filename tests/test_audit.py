@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from robharness import PROBE_NOTES, api
 from robharness.audit.build import audit_findings, audits
@@ -17,6 +19,7 @@ from robharness.audit.subject import compare
 from robharness.errors import SuiteError
 from robharness.findings import CODES, finding
 from robharness.planning.outline import CellOutline, DataOutline, ModelOutline, PerturbationOutline
+from robharness.report import tidy
 from robharness.specs import Budget, Cost
 from robharness.store.failures import Failure
 from robharness.store.results import CellResult, Results
@@ -114,9 +117,9 @@ PASSING = {
     "saturation": [probe(underflow=some(3))],
     "gradient-zero": [probe(zero_gradient=some(3))],
     "gradient-direction": [probe(random_rise=some(15) * 2.0)],
-    "gradient-slope": [probe(predicted_rise=np.full(N, 0.5))],
+    "gradient-slope": [probe(predicted_rise=np.where(np.arange(N) % 2, 0.1, 1.0))],
     "resolution": [probe(blind_step=some(2) * 0.01)],
-    "budget-used": [attack(columns={"size": np.full(N, 0.99 / 8)})],
+    "budget-used": [attack(columns={"size": np.where(np.arange(N) % 2, 0.5 / 8, 1 / 8)})],
     "monotone": [attack(count=100), attack(count=104, eps="1/4", first=1)],
     "iterated": [attack(count=103), attack("fgsm", 100, gradients=1)],
     "stronger": [attack(count=100), attack("apgd", 97, audit="stronger")],
@@ -133,10 +136,10 @@ def test_a_check_allows_for_sampling_noise_and_rounding(code):
     assert audit(*PASSING[code])[code].verdict == "passed"
 
 
-def half(cell, first):
-    """The outcomes of every other example, as those of one part of a run."""
-    columns = {name: values[first::2] for name, values in cell.columns.items()}
-    return replace(cell, positions=cell.positions[first::2], columns=columns)
+def half(cell, first, count=N):
+    """The outcomes of every other example, as those of one part of a run; the first `count` of them."""
+    columns = {name: values[first::2][:count] for name, values in cell.columns.items()}
+    return replace(cell, positions=cell.positions[first::2][:count], columns=columns)
 
 
 @pytest.mark.parametrize("code", FAILING)
@@ -144,6 +147,42 @@ def test_cells_without_a_common_example_are_not_compared(code):
     parts = [half(cell, number % 2) for number, cell in enumerate(FAILING[code])]
     found = audit(*parts)
     assert len(parts) < 2 or code == "unbounded" or not found.failed
+
+
+def test_few_survivors_do_not_tell_the_median_of_their_sizes():
+    """Nine that moved little may be chance, 0.5 ** 9 > 0.001; those that an attack returned unchanged do not count."""
+    sizes = np.full(N, 0.5 / 8)
+    for count, verdict in ((9, "passed"), (10, "failed")):
+        assert audit(attack(count=count, columns={"size": sizes}))["budget-used"].verdict == verdict
+    assert audit(attack(columns={"size": np.zeros(N)}))["budget-used"].verdict == "not measured"
+
+
+def test_a_few_slopes_do_not_tell_their_median():
+    """At half the level, 0.0005, eleven of eleven tell, and ten of ten do not: 0.5 ** 10 > 0.0005."""
+    for count, verdict in ((10, "passed"), (11, "failed")):
+        for predicted in (0.1, 10.0):
+            found = audit(half(probe(predicted_rise=np.full(N, predicted)), 0, count))
+            assert found["gradient-slope"].verdict == verdict
+
+
+@pytest.mark.parametrize("role", ["probe", "noise", "stronger", "black-box", "transfer", "unbounded"])
+def test_a_check_whose_attack_failed_gives_the_reason(role):
+    failure = Failure(start=0, stop=N, blame="mine", error="toys/broken: it raised KeyError: 'delta'")
+    nothing = attack("broken", columns={"size": np.zeros(0)}, audit=role)
+    nothing = replace(half(nothing, 0, 0), failures=(failure,))
+    found = audit(attack(), nothing)
+    code = "gradient-zero" if role == "probe" else role
+    assert found[code].verdict == "not measured" and "KeyError: 'delta'" in found[code].figures
+
+
+def test_the_worst_case_stands_beside_each_attack():
+    found = audit(attack(count=100), attack("other", 100, first=50), attack("third", 150, first=0))
+    assert found["union"].figures == (
+        "50 of 200 withstand all attacks in the ball; alone: 100 other(linf, 1/8), 100 pgd(linf, 1/8), "
+        "150 third(linf, 1/8)"
+    )
+    many = audit(*(attack(f"a{number}", 100 + number) for number in range(10)))
+    assert many["union"].figures.endswith("107 a7(linf, 1/8), 2 weaker attacks")
 
 
 def test_noise_is_not_measured_where_no_attack_does_anything():
@@ -161,13 +200,17 @@ def test_checks_without_their_cells_are_not_measured():
 def test_facts_of_the_clean_outcomes_and_findings_of_the_plan_are_checked():
     clean = result(columns={"logit_range": np.full(N, 1e6)}, not_numbers=3)
     advised = [
-        finding("attack-advice", "2 steps reach 0.5 eps", subject="pgd"),
+        finding("attack-advice", "an option has no effect", subject="pgd"),
+        finding("steps-too-short", "its steps reach at most 0.5 eps", subject="pgd"),
         finding("budget-below-half-level", "less than half a grey level", subject="pgd"),
     ]
     found = audit(attack(), clean=clean, findings=advised)
     assert [check.code for check in found.failed] == ["finite", "logit-scale", "step-reach", "half-level"]
     codes = [each.code for each in audit_findings([found])]
     assert codes == ["audit-failed"]  # the others have findings of their own
+    assert found["step-reach"].figures == "pgd: its steps reach at most 0.5 eps"
+    other = audit(attack(), findings=advised[:1])
+    assert other["step-reach"].verdict == "passed"  # advice on other options is no matter of steps
 
 
 def test_a_refused_model_fails_by_the_reason_alone():
@@ -175,6 +218,18 @@ def test_a_refused_model_fails_by_the_reason_alone():
     found = audit(clean=result(correct=np.zeros(0, bool), failures=(failure,)))
     assert [check.code for check in found.failed] == ["probe"] and "draws random numbers" in found["probe"].figures
     assert {check.verdict for check in found.checks[1:]} == {"not measured"}
+    assert not list(audit_findings([found]))  # the cell's failure is the finding
+
+
+@pytest.mark.parametrize("code", ["deterministic", "independent", "unchanged"])
+def test_a_failure_fails_the_check_that_it_refutes(code):
+    failure = Failure(start=0, stop=N, blame="mine", error="net: it does something", refutes=code)
+    refused = audit(clean=result(correct=np.zeros(0, bool), failures=(failure,)))
+    assert [check.code for check in refused.failed] == ["probe", code]
+    assert refused[code].figures == str(failure) and refused[code].advice
+    assert not list(audit_findings([refused]))
+    partly = audit(replace(attack(), failures=(failure,)))
+    assert [check.code for check in partly.failed] == [code]
 
 
 def test_the_tests_of_two_attacks_keep_their_level():
@@ -247,6 +302,21 @@ def test_the_report_shows_verdicts_figures_and_advice(audited, tmp_path):
         assert found["deterministic"].figures[:30].lower() in text.lower() or suffix == ".tex"
 
 
+def test_tidy_rows_have_a_verdict_per_measured_check_and_its_figures(audited):
+    rogue = {"attack": "toys/rogue", "eps": "1/4", "how": "train-mode"}
+    report = audited(attacks=[{"attack": "toys/climb", "eps": "1/4"}, rogue]).report()
+    found = [row for row in tidy.rows(report) if row["kind"] == "audit"]
+    [audit] = report.audits
+    rows = {row["part"]: row["value"] for row in found if row["statistic"] == "audit_passed"}
+    measured = [check for check in audit.checks if check.verdict != "not measured"]
+    assert rows == {check.code: float(check.verdict == "passed") for check in measured}
+    assert rows["unchanged"] == 0 and rows["probe"] == 1
+    figures = {(row["part"], row["statistic"]): (row["value"], row["n"], row["model"]) for row in found}
+    slope = audit["gradient-slope"].numbers
+    assert figures["gradient-slope", "audit_median"] == (slope["median"], slope["n"], "Net")
+    assert "audit_n" not in {row["statistic"] for row in found}
+
+
 def test_a_store_alone_has_the_same_audit(audited, tmp_path):
     report = audited().report()
     assert api.load("toys", store=tmp_path / "store").report().audits == report.audits != ()
@@ -278,6 +348,44 @@ def test_a_declaration_that_is_wrong_is_an_error_that_names_the_plugin(suite, tm
         api.plan(suite(audit=True), store=tmp_path / "store", plugins=[toys, str(plugin)])
 
 
+class Refused(nn.Module):
+    """A network that the core refuses: it draws random numbers, mixes the examples of a pass, or moves a buffer."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.layer = how, nn.Linear(64, 3)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.how == "deterministic":
+            x = x + torch.empty_like(x).uniform_()
+        if self.how == "independent":
+            x = x - x.mean(0)
+        if self.how == "unchanged":
+            self.calls += 1
+        return self.layer(x)
+
+
+def test_the_check_that_a_refusal_refutes_fails(suite, tmp_path, toys):
+    nets = {how: Refused(how) for how in ("deterministic", "independent", "unchanged")}
+    source = suite(audit=True, models=None)
+    results = api.run(source, models=nets, store=tmp_path / "store", plugins=[toys, AUDITOR])
+    assert {each.model: [check.code for check in each.failed] for each in results.report().audits} == {
+        how: ["probe", how] for how in nets
+    }
+
+
+def test_an_attack_that_changes_the_model_fails_a_check(audited):
+    """The attack's cell fails, the others have outcomes; a cell that fails for another reason fails no check."""
+    for how, verdict in (("train-mode", "failed"), ("changes-weights", "failed"), ("writes-labels", "passed")):
+        results = audited(attacks=[{"attack": "toys/climb", "eps": "1/4"}, {"attack": "toys/rogue", "eps": "1/4",
+                                                                             "how": how}])  # fmt: skip
+        found = results.report().audits[0]["unchanged"]
+        assert found.verdict == verdict
+        assert verdict == "passed" or "toys/rogue: it changed the model's" in found.figures
+
+
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
@@ -285,7 +393,6 @@ def test_the_reference_lists_the_checks_and_the_notes():
     text = (ROOT / "docs/reference/audit.md").read_text()
     checks = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \| [^|]+ \| `([a-z-]+)` \| [^|]+ \|$", text, re.MULTILINE)
     expected = [(code, title, reported or "audit-failed") for code, (title, reported) in CHECKS.items()]
-    expected[0] = (expected[0][0], expected[0][1], "cell-failed")
     assert checks == expected and {reported for *_, reported in checks} <= set(CODES)
     notes = re.findall(r"^\| `([a-z_]+)` \| (bool|float) \|", text, re.MULTILINE)
     assert notes == [(name, kind.__name__) for name, kind in PROBE_NOTES.items()]

@@ -197,6 +197,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "fitted_on": (lambda params: 4, False),  # an option of its params, which count
         "runs_to_end": (lambda params: True, False),
         "alarms": (("count",), False),
+        "travel": (lambda params, eps: eps, False),
         "advise": (lambda params, eps: [], False),
         "notes": ({"count": int}, False),
         "revision": (2, True),

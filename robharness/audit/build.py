@@ -38,10 +38,11 @@ def _audit(subject: Subject) -> ModelAudit:
 
 
 def audit_findings(audited: Sequence[ModelAudit]) -> Iterator[Finding]:
-    """Yield a finding per failed check that no finding of another code reports."""
+    """Yield a finding per failed check that no finding of another code reports, such as the failure of a cell."""
     for each in audited:
+        is_refused = each["probe"].verdict == "failed"
         for check in each.failed:
-            if not CHECKS[check.code][1] and check.code != "probe":
+            if not CHECKS[check.code][1] and not is_refused:
                 message = f"the check failed that {check.title}: {check.figures}"
                 yield finding("audit-failed", message, subject=each.model, hint=check.advice)
 

@@ -23,33 +23,40 @@ from robharness.store.results import CellResult
 
 NO_ATTACK = "no white-box attack with a budget has outcomes"
 STRONGER = "use more steps, restarts or another objective; the accuracy under the suite's attacks is too high"
+MOST_NAMED = 8
+"""Attacks that the figures of the worst case name, the strongest first."""
 MISLED = "look for gradients that mislead attacks, such as masked ones; the accuracy under attack is too high"
 
 
 def reaches_budget(subject: Subject) -> AuditCheck:
-    advised = [each for each in subject.findings if each.code == "attack-advice"]
-    figures = "; ".join(f"{each.subject}: {each.message}" if each.subject else each.message for each in advised)
+    short = [each for each in subject.findings if each.code == "steps-too-short"]
+    figures = "; ".join(f"{each.subject}: {each.message}" for each in short)
     if not subject.attacks:
         return not_measured("step-reach", "no attack with a budget has outcomes")
-    return verdict("step-reach", not advised, figures or "no plugin advises against the options of an attack",
+    return verdict("step-reach", not short, figures or "no attack declares steps that end inside its ball",
                    "use more steps or larger ones")  # fmt: skip
 
 
 def uses_budget(subject: Subject) -> AuditCheck:
-    """Compare sizes with eps, as the referee measured them in float64, where an iterated attack did not succeed."""
+    """Compare sizes with eps, as the referee measured them in float64, where an iterated attack did not succeed.
+
+    The median is compared by the sign test. Sizes of 0 are of attacks that return the input if they find nothing.
+    """
     balls = [cell for cell in subject.white_box if ball_of(cell).norm in ("linf", "l2", "l1")]
     cells = [cell for cell in balls if cell.cell.cost.gradients > 1]
-    low: list[tuple[float, str, int]] = []
+    found: list[tuple[float, CellResult, np.ndarray]] = []
     for cell in cells:
         sizes = np.asarray(cell.columns["size"], float)[cell.correct] / float(attack_of(cell).eps)
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
         if len(sizes):
-            low.append((float(np.median(sizes)), attack_of(cell).name, len(sizes)))
-    if not low:
-        return not_measured("budget-used", "no iterated attack left an example right")
-    least, name, n = min(low)
-    figures = f"{name} moved the {n} examples that withstood it by {least:.3f} eps in the median"
-    return verdict("budget-used", least >= USED, figures, "use more steps or larger ones", median=least, n=n)
+            small = share_of(sizes < USED)
+            found.append((small.low_at(ALPHA / len(cells)), cell, sizes))
+    if not found:
+        return not_measured("budget-used", "no example withstood an iterated attack that moved it")
+    low, cell, sizes = max(found, key=lambda each: (each[0], -float(np.median(each[2]))))
+    median, n = float(np.median(sizes)), len(sizes)
+    figures = f"{attack_of(cell).name} moved the {n} examples that withstood it by {median:.3f} eps in the median"
+    return verdict("budget-used", low <= 0.5, figures, "use more steps or larger ones", median=median, n=n)
 
 
 def is_visible(subject: Subject) -> AuditCheck:
@@ -95,9 +102,9 @@ def needs_no_more_effort(subject: Subject) -> AuditCheck:
 
 
 def is_near_worst_case(subject: Subject) -> AuditCheck:
-    """Compare the strongest attack of the suite with what withstands all of its attacks in the ball."""
+    """Compare the attacks of the suite, the strongest one above all, with what withstands all of them in the ball."""
     found = [
-        (right_under_all(inside), strongest)
+        (right_under_all(inside), strongest, inside)
         for ball in subject.ball.values()
         if len(inside := within(subject.attacks, ball)) > 1
         and (strongest := subject.strongest(ball)) is not None
@@ -105,14 +112,15 @@ def is_near_worst_case(subject: Subject) -> AuditCheck:
     ]
     if not found:
         return not_measured("union", "no two attacks of the suite share the largest budget")
-    differences = []
-    for (positions, worst), strongest in found:
-        differences.append((paired_difference(strongest.correct_at(positions), worst), strongest))
-    difference, strongest = min(differences, key=lambda each: each[0].difference)
-    name, right = attack_of(strongest).name, round((strongest.accuracy + difference.difference) * difference.n)
-    figures = (
-        f"{right} of {difference.n} withstand all attacks in the ball, {int(strongest.correct.sum())} {name} alone"
-    )
+    differences = [
+        (paired_difference(strongest.correct_at(positions), worst), int(worst.sum()), positions, inside)
+        for (positions, worst), strongest, inside in found
+    ]
+    difference, right, positions, inside = min(differences, key=lambda each: each[0].difference)
+    alone = sorted((int(cell.correct_at(positions).sum()), attack_of(cell).name) for cell in inside)
+    listed = ", ".join(f"{count} {name}" for count, name in alone[:MOST_NAMED])
+    more = f", {len(alone) - MOST_NAMED} weaker attacks" if len(alone) > MOST_NAMED else ""
+    figures = f"{right} of {difference.n} withstand all attacks in the ball; alone: {listed}{more}"
     advice = "read the worst case of the table, not one attack; members of an ensemble find what single attacks miss"
     return verdict("union", difference.interval.high >= -NEAR, figures, advice, difference=difference.difference,
                    n=difference.n)  # fmt: skip
@@ -121,7 +129,7 @@ def is_near_worst_case(subject: Subject) -> AuditCheck:
 def beats_noise(subject: Subject) -> AuditCheck:
     pairs = list(_with_added(subject, "noise"))
     if not pairs:
-        return not_measured("noise", NO_ATTACK)
+        return not_measured("noise", subject.lack("noise", NO_ATTACK))
     tests = [(compare(noise, attack), attack, noise) for attack, noise in pairs]
     level = ALPHA / len(tests)
     worse = [each for each in tests if compare(each[1], each[2]).p_fall <= level]
@@ -135,18 +143,19 @@ def beats_noise(subject: Subject) -> AuditCheck:
 
 def needs_gradients(subject: Subject) -> AuditCheck:
     own = [cell for cell in subject.attacks if attack_of(cell).access in ("scores", "decision")]
-    return _not_stronger("black-box", subject, [*own, *subject.added("black-box")])
+    return _not_stronger("black-box", subject, [*own, *subject.added("black-box")], "no attack without gradients")
 
 
 def resists_transfer(subject: Subject) -> AuditCheck:
     own = [cell for cell in subject.attacks if (of := attack_of(cell).surrogates) and subject.label not in of]
-    return _not_stronger("transfer", subject, [*own, *subject.added("transfer")])
+    none = "the suite has no other model of the same inputs to craft attacks on, or no such attack"
+    return _not_stronger("transfer", subject, [*own, *subject.added("transfer")], none)
 
 
 def reaches_zero(subject: Subject) -> AuditCheck:
     cells = subject.added("unbounded")
     if not cells or not overlaps(*cells):
-        return not_measured("unbounded", "no attack of this role has outcomes")
+        return not_measured("unbounded", subject.lack("unbounded", "no attack of this role has outcomes"))
     _, right = right_under_all(cells)
     share = share_of(right)
     return verdict("unbounded", share.low <= FEW, f"{share} withstand {attack_of(cells[0]).name}", MISLED,
@@ -166,8 +175,12 @@ def _no_rise(code: str, pairs: Sequence[tuple[CellResult, CellResult]], none: st
     return verdict(code, not failed, _both(before, after, difference), advice, p=difference.p_fall, n=difference.n)
 
 
-def _not_stronger(code: str, subject: Subject, others: Sequence[CellResult]) -> AuditCheck:
-    """Return a check that fails if another attack leaves significantly fewer right than the suite's strongest."""
+def _not_stronger(code: str, subject: Subject, others: Sequence[CellResult], none: str) -> AuditCheck:
+    """Return a check that fails if another attack leaves significantly fewer right than the suite's strongest.
+
+    code: of the check, which is also the role of the attacks that the audit adds for it.
+    none: beginning of the sentence that says that there are no such attacks.
+    """
     pairs = [
         (strongest, other)
         for other in others
@@ -176,7 +189,7 @@ def _not_stronger(code: str, subject: Subject, others: Sequence[CellResult]) -> 
         and overlaps(strongest, other)
     ]
     if not pairs:
-        return not_measured(code, f"no attack of this kind shares a ball with a white-box attack ({subject.label})")
+        return not_measured(code, subject.lack(code, f"{none} shares a ball with a white-box attack"))
     tests = [(compare(strongest, other), strongest, other) for strongest, other in pairs]
     difference, strongest, other = min(tests, key=lambda each: (each[0].p_fall, each[0].difference))
     failed = difference.p_fall <= ALPHA / len(tests)
@@ -195,7 +208,7 @@ def _gain(code: str, subject: Subject, role: str, allowed: float, advice: str) -
             positions, right = right_under_all([strongest, *added])
             found.append((paired_difference(strongest.correct_at(positions), right), strongest, added))
     if not found:
-        return not_measured(code, NO_ATTACK)
+        return not_measured(code, subject.lack(role, NO_ATTACK))
     difference, strongest, added = min(found, key=lambda each: each[0].difference)
     names = " and ".join(attack_of(cell).name for cell in added)
     figures = (

@@ -8,6 +8,7 @@ import numpy as np
 
 from robharness.audit.records import AuditCheck
 from robharness.audit.shares import (
+    ALPHA,
     LARGEST_RANGE,
     MOST_STEPS_UP,
     ROUNDING,
@@ -21,6 +22,7 @@ from robharness.audit.subject import Subject
 
 NO_PROBE = "no attack of the role 'probe' has outcomes"
 DRAWS = "find what draws random numbers or keeps a state in its forward pass, or average gradients and predictions"
+STATE = "find the code that moves them, in the model or in an attack, and put the model into eval mode"
 NEIGHBOURS = "find what mixes the examples of a pass, such as BatchNorm without running statistics"
 MASKED = (
     "attack it without the step that hides its gradient, replaced by the identity in the backward pass (Athalye et "
@@ -45,10 +47,12 @@ def is_independent(subject: Subject) -> AuditCheck:
 
 
 def _differs(subject: Subject, code: str, note: str, where: str, advice: str) -> AuditCheck:
-    """Return the check of a note that is a difference of logits over their range."""
+    """Return the check of a note that is a difference of logits over their range, unless the core refused the model."""
+    if subject.refutation(code):
+        return verdict(code, False, subject.refutation(code), advice)
     notes = _notes(subject, note)
     if notes is None:
-        return not_measured(code, NO_PROBE)
+        return not_measured(code, subject.lack("probe", NO_PROBE))
     (by,) = notes
     largest = float(by.max())
     figures = f"logits differ by {largest:.2g} of their range at most in {where}, over {len(by)} examples"
@@ -56,7 +60,9 @@ def _differs(subject: Subject, code: str, note: str, where: str, advice: str) ->
 
 
 def is_unchanged(subject: Subject) -> AuditCheck:
-    """Repeat what the core has enforced for every stored outcome: it refuses a model that an attack changes."""
+    """Report the failures of cells whose model changed; every stored outcome is of an unchanged one."""
+    if subject.refutation("unchanged"):
+        return verdict("unchanged", False, subject.refutation("unchanged"), STATE)
     cells = [cell for cell in subject.cells if cell.n]
     if not cells:
         return not_measured("unchanged", "the model has no outcomes")
@@ -120,7 +126,7 @@ def has_gradients(subject: Subject) -> AuditCheck:
 def has_finite_gradients(subject: Subject) -> AuditCheck:
     notes = _notes(subject, "nan_gradient")
     if notes is None:
-        return not_measured("gradient-finite", NO_PROBE)
+        return not_measured("gradient-finite", subject.lack("probe", NO_PROBE))
     share = share_of(notes[0].astype(bool))
     advice = "find the operation whose derivative is infinite, such as a root at 0"
     figures = f"{share} have a gradient that is not a number"
@@ -130,7 +136,7 @@ def has_finite_gradients(subject: Subject) -> AuditCheck:
 def has_fine_resolution(subject: Subject) -> AuditCheck:
     notes = _notes(subject, "blind_step")
     if notes is None:
-        return not_measured("resolution", NO_PROBE)
+        return not_measured("resolution", subject.lack("probe", NO_PROBE))
     what = "keep every logit after a step of all pixels"
     if (largest := float(notes[0].max())) > 0:
         what += f" of up to {largest * 255:.3g}/255"
@@ -141,7 +147,7 @@ def has_fine_resolution(subject: Subject) -> AuditCheck:
 def has_rising_gradient(subject: Subject) -> AuditCheck:
     notes = _notes(subject, "gradient_rise", "random_rise")
     if notes is None:
-        return not_measured("gradient-direction", NO_PROBE)
+        return not_measured("gradient-direction", subject.lack("probe", NO_PROBE))
     rise, other = notes
     share = share_of(rise > other)
     figures = f"a step along the gradient's sign raises the loss more than a random one for {share}"
@@ -149,22 +155,29 @@ def has_rising_gradient(subject: Subject) -> AuditCheck:
 
 
 def has_true_slope(subject: Subject) -> AuditCheck:
+    """Compare the median slope with both of its bounds, by a sign test each."""
     notes = _notes(subject, "gradient_rise", "predicted_rise")
     if notes is None:
-        return not_measured("gradient-slope", NO_PROBE)
+        return not_measured("gradient-slope", subject.lack("probe", NO_PROBE))
     rise, predicted = notes
     usable = predicted > 0
     if not usable.any():
         return not_measured("gradient-slope", "no example has a gradient that predicts a rise")
-    median = float(np.median(rise[usable] / predicted[usable]))
+    slopes = rise[usable] / predicted[usable]
+    median = float(np.median(slopes))
     figures = f"the median loss rises {median:.3g} times as much as predicted, over {int(usable.sum())} examples"
-    passed = 1 / SLOPE <= median <= SLOPE
+    sides = share_of(slopes < 1 / SLOPE), share_of(slopes > SLOPE)
+    passed = all(side.low_at(ALPHA / 2) <= 0.5 for side in sides)
     return verdict("gradient-slope", passed, figures, MASKED, median=median, n=int(usable.sum()))
 
 
 def _rare(subject: Subject, code: str, note: str, what: str, advice: str) -> AuditCheck:
     notes = _notes(subject, note)
-    return not_measured(code, NO_PROBE) if notes is None else rare(code, notes[0].astype(bool), what, advice)
+    return (
+        not_measured(code, subject.lack("probe", NO_PROBE))
+        if notes is None
+        else rare(code, notes[0].astype(bool), what, advice)
+    )
 
 
 def _notes(subject: Subject, *names: str) -> list[np.ndarray] | None:

@@ -10,10 +10,10 @@ Verdict = Literal["passed", "failed", "not measured"]
 
 CHECKS: Mapping[str, tuple[str, str]] = {
     # the model
-    "probe": ("the model passes the probe at the start", ""),
+    "probe": ("the model passes the probe at the start", "cell-failed"),
     "deterministic": ("predictions do not change in a second pass", ""),
     "independent": ("predictions do not depend on other examples of a pass", ""),
-    "unchanged": ("BatchNorm stays in eval mode, and no parameter or buffer moves", ""),
+    "unchanged": ("BatchNorm stays in eval mode, and no parameter or buffer moves", "cell-failed"),
     "pass-shapes": ("passes of other shapes give the same logits", "inexact-passes"),
     "finite": ("logits are numbers", "logits-not-finite"),
     "outputs": ("the model has as many outputs as the data have classes", "more-outputs-than-classes"),
@@ -25,13 +25,13 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "gradient-slope": ("the gradient predicts the loss after a small step", ""),
     "resolution": ("small changes of the input change the logits", ""),
     # the attacks
-    "step-reach": ("steps times step size reach eps", "attack-advice"),
+    "step-reach": ("steps times step size reach eps", "steps-too-short"),
     "budget-used": ("attacks use their budget", ""),
     "half-level": ("budgets are at least half a grey level", "budget-below-half-level"),
     "eps-scale": ("budgets are on the scale of inputs in [0, 1]", ""),
     "monotone": ("accuracy does not rise with the budget", ""),
     "iterated": ("iterated attacks are at least as strong as a single step", "weaker-iterated-attack"),
-    "stronger": ("more steps and other objectives change little", ""),
+    "stronger": ("more steps, restarts and other objectives change little", ""),
     "union": ("the strongest attack is near the worst case per example", ""),
     "noise": ("random noise of the same size does less than the attacks", ""),
     "black-box": ("attacks without gradients are not stronger", ""),

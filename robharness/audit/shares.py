@@ -48,14 +48,15 @@ class Share(NamedTuple):
 
     @property
     def low(self) -> float:
-        return self._low(self.found)
+        return self.low_at(ALPHA)
 
     @property
     def high(self) -> float:
-        return 1 - self._low(self.n - self.found)
+        return 1 - Share(self.n - self.found, self.n).low_at(ALPHA)
 
-    def _low(self, count: int) -> float:
-        return float(statistics.exact_lower(np.array([count]), np.array([self.n]), np.array([ALPHA]))[0])
+    def low_at(self, level: float) -> float:
+        """Return the low end of the exact one-sided interval at a level."""
+        return float(statistics.exact_lower(np.array([self.found]), np.array([self.n]), np.array([level]))[0])
 
     def __str__(self) -> str:
         return f"{self.found} of {self.n} examples"

@@ -54,6 +54,11 @@ class Subject:
             return ""
         return str(self.cells[0].failures[0]) if self.cells else ""
 
+    def refutation(self, code: str) -> str:
+        """Return the first failure of a cell that refutes the claim of a check; empty if there is none."""
+        failures = (failure for cell in self.cells for failure in cell.failures)
+        return next((str(failure) for failure in failures if failure.refutes == code), "")
+
     @cached_property
     def attacks(self) -> tuple[CellResult, ...]:
         """The suite's own untargeted attacks with outcomes and a budget."""
@@ -66,8 +71,16 @@ class Subject:
 
     def added(self, role: str) -> tuple[CellResult, ...]:
         """Return the attacks with outcomes that the audit added for a role."""
+        return tuple(cell for cell in self._of_role(role) if cell.n)
+
+    def lack(self, role: str, otherwise: str) -> str:
+        """Return why no attack of a role has outcomes: the first failure of one, or else the given reason."""
+        failures = (failure for cell in self._of_role(role) for failure in cell.failures)
+        return next((str(failure) for failure in failures), otherwise)
+
+    def _of_role(self, role: str) -> list[CellResult]:
         cells = (result for result in self.results.audit_cells if result.cell.model.label == self.label)
-        return tuple(cell for cell in cells if cell.n and attack_of(cell).audit == role)
+        return [cell for cell in cells if attack_of(cell).audit == role]
 
     @cached_property
     def ball(self) -> dict[str, Ball]:

@@ -29,11 +29,12 @@ class ModelLoaded:
 class ModelLoadFailed:
     """A model cannot be loaded.
 
-    by: the party at fault, as in `errors.ContractViolation`.
+    by, refutes: as in `errors.ContractViolation`.
     """
 
     error: str
     by: str
+    refutes: str = ""
     traceback: str = ""
 
 

@@ -185,7 +185,8 @@ class Scheduler:
             case ModelLoadFailed():
                 state.is_busy, state.label = False, None
                 has_it = any(other.label == label and other.is_loaded for other in self.workers)
-                self.cannot_load(state, label, has_it, ContractViolation(event.error, by=event.by), event.traceback)
+                error = ContractViolation(event.error, by=event.by, refutes=event.refutes)
+                self.cannot_load(state, label, has_it, error, event.traceback)
             case CellStarted():
                 self.tracker.work_on(state, event.key)
             case CellFinished():

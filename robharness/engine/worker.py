@@ -76,7 +76,7 @@ class UnitRunner:
                 too_large = error.batch_size
             except ContractViolation as error:
                 details = "".join(traceback.format_exception(error.__cause__ or error))
-                yield ModelLoadFailed(error=str(error), by=error.by, traceback=details)
+                yield ModelLoadFailed(error=str(error), by=error.by, refutes=error.refutes, traceback=details)
                 return
             if too_large == 1:
                 yield ModelLoadFailed(error="memory is too small for a pass of one example", by="model")

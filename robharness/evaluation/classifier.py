@@ -268,7 +268,7 @@ class Classifier:
             raise ContractViolation("its forward pass changes modes of torch, such as autocast", by="model")
         if was_in_eval and not self._is_in_eval():
             self.net.eval()
-            raise ContractViolation("its forward pass changes its eval mode", by="model")
+            raise ContractViolation("its forward pass changes its eval mode", by="model", refutes="unchanged")
         if _version(chunk) != version:
             raise ContractViolation("it writes into its input. Try: x = x.clone() in its forward", by="model")
         wanted = f"it must return logits of shape ({len(inputs)}, classes) on {inputs.device}"

@@ -32,7 +32,7 @@ def lending(
     guard: of that model, if the plugin gets it.
     Raises ContractViolation if the block changed something, unless it raises an exception itself.
     """
-    changed: list[str] = []
+    of_model: list[str] = []
     passes = partial(_make_passes, model or guard.classifier, batch) if guard else None
     if guard and passes:
         guard.learn(passes)
@@ -41,10 +41,10 @@ def lending(
             lent = LentBatch(batch, namespace, model, modes, guard.is_intact if guard else None)
             yield lent
     finally:
-        changed += guard.changes(passes) if guard and passes else []
-    changed += [*lent.changes(), *modes.changed]
-    if changed:
-        raise ContractViolation(f"it changed {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}")
+        of_model += guard.changes(passes) if guard and passes else []
+    if changed := [*of_model, *lent.changes(), *modes.changed]:
+        names = f"{', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}"
+        raise ContractViolation(f"it changed {names}", refutes="unchanged" if of_model else "")
 
 
 @contextmanager

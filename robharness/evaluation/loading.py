@@ -149,7 +149,8 @@ def _loaded(
         if exact["rows"] and exact["gradients"] is not False:
             break
     if state_digest(net) != ready:
-        raise ContractViolation("it changes its own buffers when it is called, in eval mode", by="model")
+        changes = "it changes its own buffers when it is called, in eval mode"
+        raise ContractViolation(changes, by="model", refutes="unchanged")
     largest = data.n - 1 if spec.labels == INSTANCES else max(data.seen_labels)
     if largest >= classifier.classes:
         raise ContractViolation(f"it gives {classifier.classes} classes, the data have a label {largest}", by="model")

@@ -100,7 +100,9 @@ def _row_outputs(classifier: Classifier, x: Tensor, kind: str) -> tuple[Tensor, 
     if drawn:
         hint = _hint(classifier)
         raise ContractViolation(
-            f"its forward pass draws from the global generator of {drawn[0]}, in eval mode{hint}", by="model"
+            f"its forward pass draws from the global generator of {drawn[0]}, in eval mode{hint}",
+            by="model",
+            refutes="deterministic",
         )
     limit = _rounding(classifier)
     if again > (0 if classifier.device.type == "cpu" else limit):  # the same pass again has the same bits on a CPU
@@ -108,6 +110,7 @@ def _row_outputs(classifier: Classifier, x: Tensor, kind: str) -> tuple[Tensor, 
             f"its {kind} change from one call to the next, by {again:.2g} of their range: its forward pass keeps a "
             f"state{_hint(classifier)}",
             by="model",
+            refutes="deterministic",
         )
     by = _row_difference(classifier, x, outputs)
     if by > limit:
@@ -115,12 +118,14 @@ def _row_outputs(classifier: Classifier, x: Tensor, kind: str) -> tuple[Tensor, 
             f"its {kind} for an example depend on the other examples of the pass, by {by:.2g} of their "
             f"range{_hint(classifier) or _CAUSES}",
             by="model",
+            refutes="independent",
         )
     by_half = _difference_in_half(classifier, x, outputs)
     if by_half > limit:
         raise ContractViolation(
             f"its {kind} for an example depend on the number of examples in a pass, by {by_half:.2g} of their range",
             by="model",
+            refutes="independent",
         )
     return outputs, by
 

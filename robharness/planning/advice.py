@@ -147,8 +147,26 @@ def _advised(perturbation: Perturbation) -> list[str]:
     return found
 
 
+def _travel(perturbation: Perturbation) -> Fraction | None:
+    """Return the length of all steps of an attack. Raises TypeError if the plugin returned something else."""
+    length = call_spec(perturbation.entry.spec.travel, perturbation.params, perturbation.eps)
+    if length is not None and (isinstance(length, bool) or not isinstance(length, float | int | Fraction)):
+        raise TypeError(f"its function `travel` returned {shown(length)}, not a number or None")
+    return None if length is None else Fraction(length)
+
+
 def _perturbation(perturbation: Perturbation) -> Iterator[Finding]:
     entry, name = perturbation.entry, perturbation.name
+    if perturbation.kind == "attack" and entry.spec.travel is not None and perturbation.eps:
+        length = call_plugin(entry, _travel, perturbation)
+        if length is not None and length < perturbation.eps:
+            yield finding(
+                "steps-too-short",
+                f"its steps reach at most {float(length / perturbation.eps):.3g} eps, so they cannot reach the edge of "
+                f"the ball from the input",
+                subject=name,
+                hint="more steps, or larger ones",
+            )
     if perturbation.kind == "attack" and entry.spec.advise is not None:
         for line in call_plugin(entry, _advised, perturbation):
             yield finding("attack-advice", quoted_commands(line), subject=name)

@@ -8,6 +8,8 @@ from robharness.audit.records import CHECKS
 from robharness.report.records import Report
 from robharness.report.values import Row, Table, Value
 
+FEW_EXAMPLES = 100
+"""Number of examples below which the caption warns: seven of 100 must have a defect before a check fails."""
 CAPTION = "a check fails by an exact test or a bound"
 
 
@@ -20,7 +22,8 @@ def audit_table(report: Report) -> Table | None:
         Row(title, tuple(Value(words=each[code].verdict) for each in report.audits))
         for code, (title, _) in CHECKS.items()
     )
-    return Table("Audit", header, rows, f"{CAPTION}; n = {report.n}")
+    few = "; few examples refute little" if report.n < FEW_EXAMPLES else ""
+    return Table("Audit", header, rows, f"{CAPTION}; n = {report.n}{few}")
 
 
 def audit_lines(report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:

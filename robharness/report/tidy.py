@@ -38,10 +38,10 @@ COLUMNS: dict[str, type] = {
 """Columns and their types; a value that does not apply to a row is None.
 
 kind: "clean", "attack", "corruption", "worst case", "difference", "corruption mean", "slope", "corruption error",
-    "runs", "gap", "gain", "optimality", "metric" or "published metric".
+    "runs", "gap", "gain", "optimality", "metric", "published metric" or "audit".
 budget: eps as the suite writes it, such as "0.25/255"; eps is its value.
-part: of the statistic, such as a class, a bin of confidences, a note of an attack, a corruption, or the source of a
-    published number.
+part: of the statistic, such as a class, a bin of confidences, a note of an attack, a corruption, a check of an audit,
+    or the source of a published number.
 reference: the model or table that the number is relative to.
 value, low, high: the number, and both ends of its 95 % confidence interval.
 n: examples; of means over runs, the number of runs; of the median or the mean of gains, the number of gains.
@@ -97,7 +97,7 @@ ALL = Selection()
 def rows(report: Report) -> list[Tidy]:
     """Return all numbers of a report. Each row has all of `COLUMNS`; statistics without a value are left out."""
     made = [*_cells(report), *_optimalities(report), *_worst_cases(report), *_differences(report)]
-    made += [*_corruptions(report), *_over_runs(report), *_metrics(report)]
+    made += [*_corruptions(report), *_over_runs(report), *_metrics(report), *_audits(report)]
     empty = dict.fromkeys(COLUMNS)
     common = {"suite": report.suite, "data": report.data}
     units = {cell.norm: cell.unit for cell in report.cells if cell.norm and cell.unit}
@@ -303,3 +303,19 @@ def _metrics(report: Report) -> Iterator[Tidy]:
         for label, found in by_model.items():
             for each in found:
                 yield _row(name, each.value, model=label, kind="published metric", part=each.source or None)
+
+
+def _audits(report: Report) -> Iterator[Tidy]:
+    """Yield the verdict of each check, 1 if it passed and 0 if it failed, and the figures behind it.
+
+    A check that was not measured has no row.
+    """
+    for audit in report.audits:
+        for check in audit.checks:
+            numbers = dict(check.numbers)
+            where: Tidy = {"n": int(numbers.pop("n", audit.n)), "model": audit.model, "kind": "audit"}
+            where |= {"part": check.code, "complete": report.complete}
+            if check.verdict != "not measured":
+                yield _row("audit_passed", float(check.verdict == "passed"), **where)
+            for name, value in numbers.items():
+                yield _row(f"audit_{name}", value, **where)

@@ -61,7 +61,7 @@ def _is_mask(value: Any) -> bool:
 
 _FUNCTION: Check = ("a function or 'module:function'", callable)
 _FUNCTIONS = (
-    *("build", "trunk", "threat", "cost", "open", "compute", "advise", "blocks", "given", "refuses"),
+    *("build", "trunk", "threat", "cost", "open", "compute", "travel", "advise", "blocks", "given", "refuses"),
     *("distance", "largest", "fitted_on", "items", "runs_to_end"),
 )
 _CHECKS: dict[str, Check] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,9 @@ class AttackSpec(Record):
     runs_to_end: params -> whether the search for an example goes on after the model is wrong, so that its result can
         fool other models; None if that is not known.
     alarms: notes whose total, if above 0, is a warning of the report.
-    advise: (params, eps) -> sentences for the plan, e.g. that the steps cannot reach eps. eps is None without a budget.
+    travel: (params, eps) -> the length of all steps of one start together, or None if nothing bounds it. The plan warns
+        of steps that cannot reach eps. It is not called without a budget.
+    advise: (params, eps) -> sentences for the plan, e.g. that an option has no effect. eps is None without a budget.
     notes: per-example columns in `Perturbed.notes`: name -> int, float, bool or str.
     revision: raise it when the attack starts to return other results.
     """
@@ -192,6 +195,7 @@ class AttackSpec(Record):
     fitted_on: Callable[[Params], int] | str | None = field(default=None, metadata=RUNTIME)
     runs_to_end: Callable[[Params], bool] | str | None = field(default=None, metadata=RUNTIME)
     alarms: tuple[str, ...] = field(default=(), metadata=RUNTIME)
+    travel: Callable[[Params, Budget], float | Fraction | None] | str | None = field(default=None, metadata=RUNTIME)
     advise: Callable[[Params, Budget | None], Sequence[str]] | str | None = field(default=None, metadata=RUNTIME)
     notes: Mapping[str, type] = field(default_factory=dict, metadata=RUNTIME)
     revision: int = 1

@@ -20,6 +20,7 @@ class Failure:
     blame: the distribution at fault, or the path of a loose plugin file.
     error: the name of the component at fault, with the label of a surrogate, and what happened.
     traceback: of the exception, as text.
+    refutes: the code of the audit's check of the model that the failure refutes, such as "deterministic", or "".
     """
 
     start: int
@@ -27,6 +28,7 @@ class Failure:
     blame: str
     error: str
     traceback: str = ""
+    refutes: str = ""
 
     def __str__(self) -> str:
         """Return the error and the distribution as one line, its command last; a copied store may hold any text."""
@@ -39,10 +41,11 @@ class Failure:
         span: the positions in the name of its file.
         Raises ValueError, with the reason, if it describes none of this span.
         """
-        facts = {name: record.get(name, "") for name in ("start", "stop", "blame", "error", "traceback")}
+        texts = ("blame", "error", "traceback", "refutes")
+        facts = {name: record.get(name, "") for name in ("start", "stop", *texts)}
         if (facts["start"], facts["stop"]) != span or not all(type(facts[name]) is int for name in ("start", "stop")):
             raise ValueError("it is of other examples than its name says")
-        if not all(isinstance(facts[name], str) for name in ("blame", "error", "traceback")) or not facts["error"]:
+        if not all(isinstance(facts[name], str) for name in texts) or not facts["error"]:
             raise ValueError("it does not say in words what failed")
         return cls(**facts)
 
@@ -72,4 +75,5 @@ class Failure:
             blame=str(blame),
             error=f"{name}: {text}",
             traceback="".join(traceback.format_exception(error.__cause__ or error)),
+            refutes=error.refutes if isinstance(error, ContractViolation) else "",
         )

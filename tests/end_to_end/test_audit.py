@@ -20,7 +20,8 @@ def test_every_defect_at_its_weakest_is_found(tmp_path):
     assert len(found) == len(DEFECTS) and all(codes(audit) for audit in found.values())
     assert "saturation" in codes(found["saturated logits", 30])
     assert "gradient-zero" in codes(found["step function", 0.01])
-    assert codes(found["random noise layer", 0.001]) == ["probe"]
+    assert codes(found["random noise layer", 0.001]) == ["probe", "deterministic"]
+    assert codes(found["train-mode BatchNorm", 0.01]) == ["probe", "independent"]
 
 
 def test_honest_networks_have_no_finding(tmp_path):

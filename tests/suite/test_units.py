@@ -135,6 +135,10 @@ THREAT, COST = 'threat=lambda params: ThreatModel(norm="l2")', "cost=lambda para
         (f"{THREAT}, cost=lambda params: 3", "TypeError: its function `cost` returned 3, not a Cost"),
         (f"{THREAT}, cost=lambda params: Cost(gradients=-1)", "ValueError: Cost: gradients=-1 must be a whole number"),
         (f"{THREAT}, {COST}, advise=lambda params, eps: 'text'", "TypeError: its function `advise` returned 'text'"),
+        (
+            f"{THREAT}, {COST}, travel=lambda params, eps: 'far'",
+            "TypeError: its function `travel` returned 'far', not a",
+        ),
     ],
 )
 def test_what_functions_return_to_the_planner_is_checked(fields, sentence, tmp_path, toys, suite):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from importlib import import_module
 from math import isqrt
 from typing import TYPE_CHECKING, Any
@@ -130,35 +131,29 @@ def _advise_spatial(params: SpatialParams, eps: Budget | None) -> list[str]:
 
 def _advise_pgd(params: Steps, eps: Budget | None) -> list[str]:
     """Return advice on options that make an attack weaker on its own model, so that other models are its targets."""
-    advice = _advise_steps(params, eps)
-    if params.keep == "best" and (params.diversity or params.translation_kernel > 1):
-        advice.append(
-            "diversity and translation_kernel are for other models than the one that is attacked, and keep: best ends "
-            "the search for an example that fools this one; for transfer set keep: last"
-        )
-    return advice
+    if params.keep == "last" or not (params.diversity or params.translation_kernel > 1):
+        return []
+    return [
+        "diversity and translation_kernel are for other models than the one that is attacked, and keep: best ends "
+        "the search for an example that fools this one; for transfer set keep: last"
+    ]
 
 
 def _keeps_last(params: Steps) -> bool:
     return params.keep == "last"
 
 
-def _advise_steps(params: Steps, eps: Budget | None) -> list[str]:
-    if eps is None:
-        return []
-    travel = params.steps * params.step(eps)
-    if travel >= eps:
-        return []
-    option = "rel_step" if params.abs_step is None else "abs_step"
-    return [
-        f"{params.steps} steps of {float(params.step(eps)):.3g} reach at most {float(travel / eps):.3g} eps, so they "
-        f"cannot reach the edge of the ball from the input; raise steps or {option}"
-    ]
+def _travel(params: Steps, eps: Budget) -> Fraction:
+    return params.steps * params.step(eps)
+
+
+def _travel_of_universal(params: UniversalParams, eps: Budget) -> Fraction:
+    return params.steps * (params.rel_step or 0) * eps
 
 
 def _advise_features(params: FeatureParams, eps: Budget | None) -> list[str]:
     if params.random_start or params.distance == "contrastive":
-        return _advise_steps(params, eps)
+        return []
     return ["the distance from the clean features has no gradient at the clean input; leave out random_start: false"]
 
 
@@ -192,6 +187,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         PGDParams,
         ("gradient", "PGD"),
         _cost_of_steps,
+        travel=_travel,
         advise=_advise_pgd,
         runs_to_end=_keeps_last,
         notes=zero_gradients,
@@ -203,7 +199,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         DensePGDParams,
         ("gradient", "PGD"),
         _cost_of_steps,
-        advise=_advise_steps,
+        travel=_travel,
         runs_to_end=_keeps_last,
         notes=zero_gradients,
         alarms=("zero_gradients",),
@@ -310,6 +306,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         _cost_of_features,
         access="features",
         blocks=lambda params: params.distance == "contrastive",
+        travel=_travel,
         advise=_advise_features,
         runs_to_end=lambda params: True,
         notes={"distance": float},
@@ -343,6 +340,7 @@ def robharness_attacks() -> Iterator[AttackSpec]:
         lambda params: Cost(fit_gradients=params.examples * (params.steps + 1)),
         randomness="none",
         fitted_on=lambda params: params.examples,
+        travel=_travel_of_universal,
     )
 
 

@@ -12,7 +12,8 @@ Items = list[dict[str, Any]]
 
 PROBE_STEP = "0.25/255"
 """A quarter of a grey level, which 8-bit inputs do not show: the step within which a loss should be linear."""
-QUERIES, TRANSFER_STEPS, UNBOUNDED_STEPS, FEWEST_STEPS, MOST_STEPS = 300, 20, 50, 50, 500
+QUERIES, TRANSFER_STEPS, UNBOUNDED_STEPS = 300, 20, 50
+FEWEST_STEPS, MOST_STEPS, RESTARTS = 50, 500, 2
 
 
 def audits() -> Iterator[AuditSpec]:
@@ -21,7 +22,7 @@ def audits() -> Iterator[AuditSpec]:
     yield AuditSpec(role="noise", items=lambda target: _ball(target, "attacks/noise"))
     yield AuditSpec(role="single-step", items=_single_step)
     yield AuditSpec(role="stronger", items=_stronger)
-    yield AuditSpec(role="black-box", items=lambda target: _ball(target, "attacks/square", queries=QUERIES))
+    yield AuditSpec(role="black-box", items=_black_box)
     yield AuditSpec(role="transfer", items=_transfer)
     yield AuditSpec(role="unbounded", items=_unbounded)
 
@@ -37,13 +38,19 @@ def _single_step(target: AuditTarget) -> Items:
     return _ball(target, "attacks/fgsm") if target.norm in ("linf", "l2") else []
 
 
+def _black_box(target: AuditTarget) -> Items:
+    """Return Square, which uses scores, and under linf RayS, which uses decisions, so that no score can mislead it."""
+    rays = _ball(target, "attacks/rays", queries=QUERIES) if target.norm == "linf" else []
+    return _ball(target, "attacks/square", queries=QUERIES) + rays
+
+
 def _stronger(target: AuditTarget) -> Items:
-    """Return two runs of APGD with four times the steps of the suite, up to a bound, by two objectives."""
-    steps = min(MOST_STEPS, max(FEWEST_STEPS, 4 * target.steps))
+    """Return APGD by two objectives, with two starts each of twice the steps of the suite, within bounds."""
+    steps = min(MOST_STEPS, max(FEWEST_STEPS, 2 * target.steps))
     return [
         item
         for objective in ("excess", "dlr")
-        for item in _ball(target, "attacks/apgd", steps=steps, objective=objective)
+        for item in _ball(target, "attacks/apgd", steps=steps, restarts=RESTARTS, objective=objective)
     ]
 
 
