@@ -17,7 +17,7 @@ def audit_table(report: Report) -> Table | None:
     """Return the table of verdicts, a row per check; None without an audit."""
     if not report.audits:
         return None
-    header = ("", *(each.model for each in report.audits))
+    header = ("Check", *(each.model for each in report.audits))
     rows = tuple(
         Row(title, tuple(Value(words=each[code].verdict) for each in report.audits))
         for code, (title, _) in CHECKS.items()

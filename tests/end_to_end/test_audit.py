@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from audited import DEFECTS, HONEST, NETWORKS, SEEDS, audited, built, defective
+from audited import DEFECTS, HONEST, NETWORKS, SEEDS, Staircase, audited, built, defective
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +28,18 @@ def test_honest_networks_have_no_finding(tmp_path):
     names = ("mlp, adversarially trained", "small ViT")
     nets = {name: built(HONEST[name][0], 0, **HONEST[name][1]) for name in names}
     assert {name: codes(audit) for name, audit in audited(nets, tmp_path).items() if audit.failed} == {}
+
+
+def test_a_staircase_is_found_where_it_misleads_attacks(tmp_path):
+    """The gradients of steep steps vanish on their plateaus; gentler ones have wrong lengths, which matter under l2."""
+    net = built(NETWORKS["mlp"], 0)
+    nets = {steepness: Staircase(net, steepness).eval() for steepness in (30, 100)}
+    attacks = [
+        {"attack": "attacks/pgd", "norm": norm, "eps": eps, "steps": 10} for norm, eps in (("linf", 0.1), ("l2", 0.5))
+    ]
+    found = audited(nets, tmp_path, attacks=attacks)
+    assert "stronger" in codes(found[30])  # under l2
+    assert {"stronger", "black-box", "unbounded"} <= set(codes(found[100]))
 
 
 @pytest.mark.slow

@@ -170,6 +170,18 @@ class Quantised(nn.Module):
         return self.net(rounded)
 
 
+class Staircase(nn.Module):
+    """Inputs on a number of steps that are sigmoids, so that gradients have the right signs and vanish on plateaus."""
+
+    def __init__(self, net: nn.Module, steepness: float, levels: int = 8) -> None:
+        super().__init__()
+        self.net, self.steepness, self.levels = net, steepness, levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = x * self.levels
+        return self.net((level.floor() + (self.steepness * (level - level.floor() - 0.5)).sigmoid()) / self.levels)
+
+
 class Noisy(nn.Module):
     """Inputs with normal noise from the global generator."""
 
@@ -239,13 +251,16 @@ def defective(network: str, seed: int) -> dict[tuple[str, float], nn.Module]:
     }
 
 
-def audited(nets: Mapping[Any, nn.Module], store: Path, limit: int = 100) -> dict[Any, ModelAudit]:
-    """Return the audits of networks, by the keys of the networks."""
+def audited(
+    nets: Mapping[Any, nn.Module], store: Path, limit: int = 100, attacks: Sequence[Mapping[str, Any]] = ()
+) -> dict[Any, ModelAudit]:
+    """Return the audits of networks, by the keys of the networks; with other attacks than those of `SUITE` if given."""
     import robharness
 
     labels = {f"net {number}": key for number, key in enumerate(nets)}
     models = {label: nets[key] for label, key in labels.items()}
-    report = robharness.run(SUITE, models=models, store=store, limit=limit).report()
+    suite = SUITE | ({"attacks": list(attacks)} if attacks else {})
+    report = robharness.run(suite, models=models, store=store, limit=limit).report()
     return {labels[audit.model]: audit for audit in report.audits}
 
 

@@ -134,6 +134,8 @@ def test_every_role_has_attacks_where_its_ball_exists(norm):
     assert items["probe"] and items["unbounded"]
     in_ball = {role for role, found in items.items() if found} - {"probe", "unbounded"}
     assert in_ball == set() if norm is None else {"noise", "stronger", "black-box", "transfer"} <= in_ball
+    assert {"attacks/square", "attacks/rays"} == {item["attack"] for item in items["black-box"]} or norm != "linf"
+    assert all(item["restarts"] == 2 and item["steps"] == 50 for item in items["stronger"])
     assert all(item["eps"] == "1/10" and item["norm"] == norm for role in in_ball for item in items[role])
 
 
