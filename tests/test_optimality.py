@@ -10,7 +10,7 @@ import pytest
 
 from robharness.report import build, tidy
 from robharness.report.figures import figures
-from robharness.report.optimality import optimalities
+from robharness.report.optimality import optimalities, passes_of
 from robharness.report.renderers import html, latex, markdown, terminal
 from robharness.report.renderers import json as report_json
 from robharness.report.schema import report_schema
@@ -209,6 +209,31 @@ def test_attacks_beyond_the_budget_of_passes_are_no_part_of_the_best_distances(r
     none = optimalities(results, budget=5)
     assert {best.until for best in none.best} == {None} and {each.value for each in none.over_models} == {None}
     assert {each.models for each in none.over_models} == {0}
+
+
+def test_passes_that_are_not_recorded_are_those_that_the_attack_declares(suite, run):
+    """A gradient that budgets share counts for each, as a forward and a backward pass."""
+    result = run(suite(attacks=[{"attack": "teams/step", "eps": "1/4"}])).of("Net", "attack")[0]
+    assert passes_of(result) == (2, True)
+    assert passes_of(replace(result, passes=None)) == (2, False)
+
+
+def test_the_interval_of_the_global_optimality_is_that_of_the_mean(results):
+    """Recomputed from the resamples of both models, whose numbers differ."""
+    found = optimalities(results)
+    by_model = {}
+    for each in results.of("Net", "attack") + results.of("Other", "attack"):
+        if each.is_unbounded:
+            by_model.setdefault(each.cell.model.label, {})[each.cell.short_name] = each.distances
+    columns = []
+    for distances in by_model.values():
+        best = np.minimum(*distances.values())
+        resampled = resampled_local_optimality([*distances.values()], best, optimality_limit(best))
+        columns.append(dict(zip(distances, resampled.T, strict=True)))
+    for each in found.over_models:
+        mean = np.mean([column[each.perturbation] for column in columns], axis=0)
+        assert each.interval == percentile_interval(mean)
+    assert any(each.interval != percentile_interval(columns[0][each.perturbation]) for each in found.over_models)
 
 
 def test_the_global_optimality_draws_the_same_examples_for_all_models(results):

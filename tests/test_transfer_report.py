@@ -67,6 +67,26 @@ def test_the_rate_is_that_of_examples_that_fool_the_source(results):
     assert found.rate == (None if not found.n else (~right["B", name])[fools].mean())
 
 
+def test_an_example_counts_for_an_ensemble_if_it_fools_all_members(suite, run):
+    """With another number than that of examples that fool the first member."""
+    ensembles = [{"ensemble": list(members)} for members in ("AB", "BC", "AC")]
+    models = [MODELS[0], MODELS[1] | {"seed": 2}, MODELS[1] | {"label": "C", "seed": 8}]
+    found = run(suite(models=models, attacks=[STEP | {"eps": ["1/16", "1/8", "1/4"], "source": ensembles}]))
+    right = {(each.cell.model.label, each.cell.short_name): each.correct for each in found.cells}
+    report, differ = build(found), []
+    for eps in ("1/16", "1/8", "1/4"):
+        for members, model in (("AB", "C"), ("BC", "A"), ("AC", "B")):
+            name = f"step(linf, {eps}, source={'+'.join(members)})"
+            clean = np.logical_and.reduce([right[label, "clean"] for label in "ABC"])
+            fooled = [clean & ~right[member, name] for member in members]
+            both = np.logical_and(*fooled)
+            transfer = transfer_of(report, model, "+".join(members), eps)
+            assert transfer.n == both.sum()
+            assert transfer.rate == (None if not both.any() else (~right[model, name])[both].mean())
+            differ.append(fooled[0].sum() != both.sum())
+    assert any(differ)
+
+
 def test_the_asymmetry_is_the_difference_of_both_ways(results):
     report = build(results)
     one, other = transfer_of(report, "A", "C"), transfer_of(report, "C", "A")
