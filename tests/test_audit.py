@@ -18,8 +18,8 @@ from robharness.audit.shares import ALPHA, FEW, Share
 from robharness.audit.subject import compare
 from robharness.errors import SuiteError
 from robharness.findings import CODES, finding
-from robharness.report import tidy
 from robharness.planning.outline import CellOutline, DataOutline, ModelOutline, PerturbationOutline
+from robharness.report import tidy
 from robharness.specs import Budget, Cost
 from robharness.store.failures import Failure
 from robharness.store.results import CellResult, Results
