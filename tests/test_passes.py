@@ -171,6 +171,20 @@ def test_the_plan_estimates_from_recorded_passes(suite, run, teams, tmp_path):
     assert after["passes_left"] == {"forward": 40 + 40 * 7, "backward": 40}
 
 
+def test_the_plan_expects_as_many_attacked_examples_as_in_stored_outcomes(suite, run, teams, tmp_path):
+    """With `count: robust`, examples that are wrong without an attack cost the judging pass alone."""
+    models, attacks = [{"model": "teams/net", "label": "Net"}], [{"attack": "teams/nearest", "eps": "1/8"}]
+    source = suite(models=models, attacks=attacks, count="robust")
+    found = run(source, shard=(1, 2))
+    [result] = found.of("Net", "attack")
+    share = found.clean("Net").correct.mean()
+    assert 0 < share < 0.9
+    planned = as_data(api.plan(source, plugins=teams), Store(tmp_path / "store"))
+    [cell] = [cell for cell in planned["cells"] if cell["kind"] == "attack"]
+    assert cell["passes_from"] == "recorded" and cell["done"] == result.n == 20
+    assert cell["forward"] == round(1 + share * (result.passes.forwards + result.passes.gradients))
+
+
 def test_a_value_that_a_plugin_caches_counts_once_for_each_call_that_uses_it():
     net = torch.nn.Linear(3, 2)
     model, x = Classifier(net, batch_size=4), torch.arange(18.0).view(6, 3) / 18

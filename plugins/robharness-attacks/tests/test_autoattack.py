@@ -161,7 +161,7 @@ def test_fast_has_the_draws_of_standard():
 
 
 def test_a_target_has_the_same_run_in_either_order(batch_of, uniform):
-    net, x = _curved(uniform), uniform(4, 12, 36)
+    net, x = _curved(uniform), uniform(4, 96, 36)
     batch = batch_of(x, net(x).argmax(1))
 
     def found(order, seed=0):
