@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import av
 import numpy as np
 import pytest
@@ -63,6 +66,8 @@ def test_the_decoder_pads_rows(tmp_path):
 
     Rows are padded to 32 pixels, or to 64 where the processor has wider registers.
     """
+    write(tmp_path / "v.mkv", clip(16, 4, 1), "ffv1", "bgr0")
+    VideoFile(tmp_path / "v.mkv")  # imports decord in the way that leaves torch's products alone
     import decord
 
     found = set()
@@ -71,6 +76,23 @@ def test_the_decoder_pads_rows(tmp_path):
         if decord.VideoReader(str(tmp_path / "v.mkv")).next().shape[-1] != 3:
             found.add(width)
     assert found in (padded(32), padded(64))
+
+
+PRODUCT = """
+import sys
+from pathlib import Path
+from robharness_datasets.videos import VideoFile
+VideoFile(Path(sys.argv[1]))
+import torch
+print(*torch.nn.Linear(512, 8)(torch.zeros(2, 512)).shape, "libnvblas" in Path("/proc/self/maps").read_text())
+print("nvidia" in sys.modules)
+"""
+
+
+def test_torch_multiplies_after_a_video_was_read(tmp_path):
+    write(tmp_path / "v.mkv", clip(16, 16, 3), "ffv1", "bgr0")
+    done = subprocess.run([sys.executable, "-c", PRODUCT, tmp_path / "v.mkv"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["2", "8", "False", "False"]), done.stderr
 
 
 def test_a_video_that_is_a_text_is_unreadable(tmp_path):

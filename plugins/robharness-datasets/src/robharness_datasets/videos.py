@@ -9,8 +9,12 @@ from __future__ import annotations
 import importlib.util
 import stat
 import struct
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from robharness import MissingResource, UnreadableExample
@@ -31,8 +35,7 @@ class VideoFile:
     """
 
     def __init__(self, file: Path) -> None:
-        import decord
-
+        decord = _decord()
         _check_size(file)
         decord.logging.set_level(decord.logging.QUIET)  # its messages would mix with ours on stderr
         try:
@@ -48,9 +51,9 @@ class VideoFile:
 
     def __getitem__(self, frames: Sequence[int]) -> np.ndarray:
         """Decode the frames at these indices, uint8 (n, H, W, 3), RGB."""
-        import decord
         import numpy as np
 
+        decord = _decord()
         try:
             found = self._decode_in_order(set(frames))
         except decord.DECORDLimitReachedError:
@@ -74,6 +77,28 @@ class VideoFile:
             if number in wanted:
                 found[number] = _pixels(frame.asnumpy())
         return found
+
+
+def _decord() -> Any:
+    """Import decord without the libraries of CUDA, which its wheels for the CPU don't need.
+
+    decord2 3.4 loads all libraries of installed NVIDIA packages for the whole process. Among them, libnvblas takes over
+    torch's products of float32 matrices, and ends the process at the first one. A module without folders hides the
+    packages.
+    """
+    if "decord" not in sys.modules:
+        packages, sys.modules["nvidia"] = sys.modules.get("nvidia"), ModuleType("nvidia")
+        sys.modules["nvidia"].__spec__ = ModuleSpec("nvidia", None)
+        try:
+            with suppress(OSError):  # a wheel for CUDA, which does need them
+                import decord
+        finally:
+            del sys.modules["nvidia"]
+            if packages is not None:
+                sys.modules["nvidia"] = packages
+    import decord
+
+    return decord
 
 
 def _pixels(rows: np.ndarray) -> np.ndarray:
