@@ -334,6 +334,7 @@ def test_the_budget_is_used_by_iterated_attacks_where_they_did_not_succeed():
     found = audit(*two)["budget-used"]  # ten tell at the level of one test, 0.5 ** 10, and not at that of two
     assert found.verdict == "passed" and found.figures.startswith("b(linf, 1/8) moved the 10 examples")
     assert audit(attack(), attack("c", 20, columns=small_sizes()))["budget-used"].figures.startswith("c(")
+    assert "moved the 1 example that" in audit(attack(count=1))["budget-used"].figures
 
 
 def test_steps_that_are_too_short_are_all_named():

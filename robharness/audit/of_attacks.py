@@ -20,6 +20,7 @@ from robharness.audit.subject import (
 )
 from robharness.statistics import PairedDifference, paired_difference
 from robharness.store.results import CellResult
+from robharness.text import counted
 
 NO_ATTACK = "no white-box attack with a budget has outcomes"
 STRONGER = "use more steps, restarts or another objective; the accuracy under the suite's attacks is too high"
@@ -55,7 +56,8 @@ def uses_budget(subject: Subject) -> AuditCheck:
         return not_measured("budget-used", "no example withstood an iterated attack that moved it")
     low, cell, sizes = max(found, key=lambda each: (each[0], -float(np.median(each[2]))))
     median, n = float(np.median(sizes)), len(sizes)
-    figures = f"{attack_of(cell).name} moved the {n} examples that withstood it by {median:.3f} eps in the median"
+    examples = counted(n, "example", "examples")
+    figures = f"{attack_of(cell).name} moved the {examples} that withstood it by {median:.3f} eps in the median"
     return verdict("budget-used", low <= 0.5, figures, "use more steps or larger ones", median=median, n=n)
 
 
