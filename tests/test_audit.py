@@ -20,6 +20,7 @@ from robharness.errors import SuiteError
 from robharness.findings import CODES, finding
 from robharness.planning.outline import CellOutline, DataOutline, ModelOutline, PerturbationOutline
 from robharness.report import tidy
+from robharness.report.audit_tables import audit_table
 from robharness.specs import Budget, Cost
 from robharness.store.failures import Failure
 from robharness.store.results import CellResult, Results
@@ -155,7 +156,8 @@ def test_few_survivors_do_not_tell_the_median_of_their_sizes():
     sizes = np.full(N, 0.5 / 8)
     for count, verdict in ((9, "passed"), (10, "failed")):
         assert audit(attack(count=count, columns={"size": sizes}))["budget-used"].verdict == verdict
-    assert audit(attack(columns={"size": np.zeros(N)}))["budget-used"].verdict == "not measured"
+    unmoved = audit(attack(columns={"size": np.zeros(N)}))["budget-used"]
+    assert unmoved.verdict == "not measured" and "no example withstood" in unmoved.figures
 
 
 def test_a_few_slopes_do_not_tell_their_median():
@@ -324,12 +326,14 @@ def small_sizes(share=0.5):
 def test_the_budget_is_used_by_iterated_attacks_where_they_did_not_succeed():
     wrong = ~right(100)
     assert audit(attack(columns={"size": np.where(wrong, 0.1, 1.0) / 8}))["budget-used"].verdict == "passed"
+    reason = "no iterated white-box attack under linf, l2 or l1 has outcomes"
     others = (
         {"gradients": 1}, {"norm": "patch"}, {"surrogate": "other"}, {"access": "scores"}, {"is_targeted": True},
         {"access": "features"},
     )  # fmt: skip
     for facts in others:
-        assert audit(attack(columns=small_sizes(), **facts))["budget-used"].verdict == "not measured"
+        check = audit(attack(columns=small_sizes(), **facts))["budget-used"]
+        assert (check.verdict, check.figures) == ("not measured", reason)
     two = [attack(name, 10, columns=small_sizes(share)) for name, share in (("a", 0.5), ("b", 0.4))]
     found = audit(*two)["budget-used"]  # ten tell at the level of one test, 0.5 ** 10, and not at that of two
     assert found.verdict == "passed" and found.figures.startswith("b(linf, 1/8) moved the 10 examples")
@@ -413,6 +417,12 @@ def test_a_single_step_as_strong_as_an_iterated_attack_is_no_finding():
         outline = SimpleNamespace(suite=SimpleNamespace(audit=True), run=run, n=N)
         cells = (result(), attack(count=100), attack("fgsm", count, gradients=1))
         assert [each.code for each in iterated_findings(Results(outline=outline, cells=cells))] == codes
+
+
+def test_the_table_says_if_examples_are_few():
+    for n, is_few in ((99, True), (100, False)):
+        table = audit_table(SimpleNamespace(audits=(audit(attack()),), n=n))
+        assert table.caption.endswith("; few examples refute little") == is_few
 
 
 # --- in a suite -----------------------------------------------------------------------------------------------------

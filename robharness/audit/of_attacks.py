@@ -45,6 +45,8 @@ def uses_budget(subject: Subject) -> AuditCheck:
     """
     balls = [cell for cell in subject.white_box if ball_of(cell).norm in ("linf", "l2", "l1")]
     cells = [cell for cell in balls if cell.cell.cost.gradients > 1]
+    if not cells:
+        return not_measured("budget-used", "no iterated white-box attack under linf, l2 or l1 has outcomes")
     found: list[tuple[float, CellResult, np.ndarray]] = []
     for cell in cells:
         sizes = np.asarray(cell.columns["size"], float)[cell.correct] / float(attack_of(cell).eps)
