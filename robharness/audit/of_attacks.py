@@ -20,6 +20,7 @@ from robharness.audit.subject import (
 )
 from robharness.statistics import PairedDifference, paired_difference
 from robharness.store.results import CellResult
+from robharness.text import counted
 
 NO_ATTACK = "no white-box attack with a budget has outcomes"
 STRONGER = "use more steps, restarts or another objective; the accuracy under the suite's attacks is too high"
@@ -44,6 +45,8 @@ def uses_budget(subject: Subject) -> AuditCheck:
     """
     balls = [cell for cell in subject.white_box if ball_of(cell).norm in ("linf", "l2", "l1")]
     cells = [cell for cell in balls if cell.cell.cost.gradients > 1]
+    if not cells:
+        return not_measured("budget-used", "no iterated white-box attack under linf, l2 or l1 has outcomes")
     found: list[tuple[float, CellResult, np.ndarray]] = []
     for cell in cells:
         sizes = np.asarray(cell.columns["size"], float)[cell.correct] / float(attack_of(cell).eps)
@@ -55,7 +58,8 @@ def uses_budget(subject: Subject) -> AuditCheck:
         return not_measured("budget-used", "no example withstood an iterated attack that moved it")
     low, cell, sizes = max(found, key=lambda each: (each[0], -float(np.median(each[2]))))
     median, n = float(np.median(sizes)), len(sizes)
-    figures = f"{attack_of(cell).name} moved the {n} examples that withstood it by {median:.3f} eps in the median"
+    examples = counted(n, "example", "examples")
+    figures = f"{attack_of(cell).name} moved the {examples} that withstood it by {median:.3f} eps in the median"
     return verdict("budget-used", low <= 0.5, figures, "use more steps or larger ones", median=median, n=n)
 
 

@@ -139,6 +139,10 @@ THREAT, COST = 'threat=lambda params: ThreatModel(norm="l2")', "cost=lambda para
             f"{THREAT}, {COST}, travel=lambda params, eps: 'far'",
             "TypeError: its function `travel` returned 'far', not a",
         ),
+        (
+            f"{THREAT}, {COST}, travel=lambda params, eps: True",
+            "TypeError: its function `travel` returned True, not a",
+        ),
     ],
 )
 def test_what_functions_return_to_the_planner_is_checked(fields, sentence, tmp_path, toys, suite):
@@ -147,6 +151,19 @@ def test_what_functions_return_to_the_planner_is_checked(fields, sentence, tmp_p
     with pytest.raises(UserError) as caught:
         api.plan(suite(attacks=[{"attack": "odd/odd", "eps": 0.5}]), plugins=[toys, str(plugin)])
     assert str(caught.value).startswith(f"odd/odd of {plugin} cannot be planned: {sentence}")
+
+
+@pytest.mark.parametrize(("length", "message"), [
+    ("eps / 4", "its steps reach at most 0.25 eps, so they cannot reach the edge of the ball from the input"),
+    ("eps", None),
+    ("None", None),
+])  # fmt: skip
+def test_a_plan_says_which_steps_are_too_short(length, message, tmp_path, toys, suite):
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(ODD.replace("{fields}", f"{THREAT}, {COST}, travel=lambda params, eps: {length}"))
+    plan = api.plan(suite(attacks=[{"attack": "odd/odd", "eps": 0.5}]), plugins=[toys, str(plugin)])
+    found = [(each.subject, each.message) for each in plan.findings if each.code == "steps-too-short"]
+    assert found == ([] if message is None else [("odd(l2, 0.5)", message)])
 
 
 def test_a_record_that_is_refused_is_a_problem_of_its_plugin(tmp_path, run_process):
