@@ -286,7 +286,8 @@ def gains(numbers: Numbers) -> str:
         for model, found in numbers.gains.items()
     ]
     head = ["gain over the plain form, %", *map(heading, attacks)]
-    return table(head, rows, "95 % intervals over runs.")
+    note = "; [?]: runs that all agree give none" if any("[?]" in cell for row in rows for cell in row) else ""
+    return table(head, rows, f"95 % intervals over runs{note}.")
 
 
 def cosines(path: Path) -> str:
