@@ -206,8 +206,8 @@ def test_clean_and_corrupted_verdicts_match_an_independent_computation(results, 
 
 def test_attacked_verdicts_match_an_independent_computation(results, second_way, networks, n):
     """Sign steps along gradients of another objective in another order of summation drift apart where a gradient is
-    nearly 0, so margins agree to a share of the logit range; verdicts may differ only closer to the boundary. One in two
-    hundred may, and so one of the fewer outcomes of the short form."""
+    nearly 0, so margins agree to a share of the logit range; verdicts may differ only closer to the boundary. One in
+    two hundred may, and so one of the fewer outcomes of the short form."""
     differ, total = 0, 0
     for result in results.cells:
         if result.cell.kind == "attack":
