@@ -1,6 +1,7 @@
 """Fixtures of the end-to-end tests: a suite over a network that is trained here, on MNIST."""
 
 import runpy
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sharing import made_once
 
 ROOT = Path(__file__).parents[2]
 MNIST = str(Path(__file__).parent / "mnist.py")
+sys.path.append(str(Path(sys.prefix) / "adv-lib"))  # which pages of the bridges name; see the Makefile
 
 
 @pytest.fixture
