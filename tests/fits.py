@@ -19,7 +19,7 @@ class Params:
 
 @dataclass(frozen=True)
 class Shift:
-    """The same step for all examples; a pass without gradients of each of them."""
+    """Make the same step for all examples, after a pass of each of them without gradients."""
 
     step: object
 

@@ -237,7 +237,7 @@ def test_the_interval_of_the_global_optimality_is_that_of_the_mean(results):
 
 
 def test_the_global_optimality_draws_the_same_examples_for_all_models(results):
-    """Of two equal models, the mean has the interval of each; drawn apart, it would be narrower by a root of 2."""
+    """The mean of two equal models has the interval of each; drawn apart, it would be narrower by a root of 2."""
     net = [each for each in results.cells if each.cell.model.label == "Net"]
     same = [replace(each, cell=replace(each.cell, model=replace(each.cell.model, label="Same"))) for each in net]
     twice = replace(results, cells=(*net, *same))

@@ -31,7 +31,7 @@ def lead(logits, labels):
 
 @pytest.mark.parametrize("members", ["B", "AB", "ABC"])
 def test_a_transfer_attack_is_crafted_on_the_surrogates_and_judged_by_the_model(suite, run, members):
-    """Of an ensemble, on the mean of the logits; the gradient is computed here from the networks alone."""
+    """An ensemble is attacked on the mean of the logits; the gradient is computed here from the networks alone."""
     source = "B" if members == "B" else {"ensemble": list(members)}
     results = run(suite(models=MODELS, attacks=[STEP, STEP | {"source": source}]), batch_size=8)
     planned = results.plan
@@ -74,7 +74,7 @@ def classifier(net, batch_size=4, **options):
 
 
 def test_the_gradient_of_an_ensemble_is_that_of_the_mean_weights():
-    """Of two linear networks in closed form: the mean row of the wrong class minus that of the true one."""
+    """The gradient of two linear networks is the mean row of the wrong class minus that of the true one."""
     one, two = [[1.0, 0, -2, 4], [0, 3, 1, 1]], [[3.0, 2, 0, 0], [-2, 1, 1, 5]]
     joined = classifier(MeanLogits([classifier(linear(each)) for each in (one, two)]))
     x, labels = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])

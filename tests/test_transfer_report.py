@@ -154,7 +154,7 @@ def test_heat_maps_show_the_drop_of_every_model_from_every_source(results):
 
 
 def test_a_run_that_is_its_own_source_is_no_transfer(suite, run):
-    """Of several runs of a model, the source itself is left out of the mean over runs."""
+    """If a model has several runs, the source itself is left out of the mean over runs."""
     models = [{"model": "teams/net", "label": "A"}, MODELS[2]]
     report = build(run(suite(models=models, attacks=[STEP | {"source": "A"}])))
     cells = [cell for cell in report.cells if cell.transfer]

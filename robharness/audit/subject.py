@@ -66,7 +66,7 @@ class Subject:
 
     @cached_property
     def white_box(self) -> tuple[CellResult, ...]:
-        """Those of `attacks` that use gradients of the class outputs of the model itself."""
+        """The attacks that use gradients of the class outputs of the model itself, out of `attacks`."""
         return tuple(cell for cell in self.attacks if _uses_gradients(cell))
 
     def added(self, role: str) -> tuple[CellResult, ...]:

@@ -302,7 +302,6 @@ def _joined(plan: Plan, members: Sequence[LoadedModel | ContractViolation]) -> L
         classifier, _ = _probed(plan, first.model, MeanLogits(classifiers), rows, first.classifier.device)
     except ContractViolation as error:
         return ContractViolation(str(error), by=ENSEMBLE)
-    folded = sum(member.provenance["folded"] for member in loaded)
     return replace(
         first,
         classifier=classifier,
@@ -310,7 +309,7 @@ def _joined(plan: Plan, members: Sequence[LoadedModel | ContractViolation]) -> L
         fitted={},
         networks=len(loaded),
         state="+".join(member.state for member in loaded),
-        provenance=first.provenance | {"folded": folded},
+        provenance=first.provenance | {"folded": sum(member.provenance["folded"] for member in loaded)},
     )
 
 

@@ -217,7 +217,7 @@ def second_network(mnist):
 
 
 def test_more_examples_transfer(attack, mnist_case, batch_of):
-    """Of examples that both networks classify correctly, on which networks differ by the options alone: McNemar."""
+    """A McNemar test on the examples that both networks classify correctly."""
     other = second_network(discover().datasets["samples/mnist-5k"].spec.open(Path(), "train"))
     x, labels = mnist_case.x[:400], mnist_case.labels[:400]
     both = (mnist_case.net(x).argmax(1) == labels) & (other(x).argmax(1) == labels)
