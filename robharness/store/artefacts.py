@@ -47,7 +47,7 @@ class ArtefactStore:
     """The artefacts of a store.
 
     root: their folder on this machine.
-    disk: the file system of that folder.
+    local_files: the file system of that folder.
     """
 
     def __init__(self, store: StoreFolder) -> None:
@@ -55,7 +55,7 @@ class ArtefactStore:
         self.root = local_folder(store.root) / FOLDER
         self._remote = None if isinstance(store.root, Path) else self._open_remote(self.root)
         self._local = StoreFolder(local_folder(store.root)) if self._remote else store
-        self.disk = store.files if isinstance(store.files, FileSystem) else FileSystem()
+        self.local_files = store.files if isinstance(store.files, FileSystem) else FileSystem()
 
     @contextmanager
     def lock(self, artefact: Artefact, on_wait: Callable[[str], None]) -> Iterator[LockFile]:
@@ -65,7 +65,7 @@ class ArtefactStore:
         """
         with self._local.translate_os_errors():
             artefact.lock.parent.mkdir(parents=True, exist_ok=True)
-            lock = LockFile.acquire(artefact.lock, self.disk, lambda holder: on_wait(_describe_holder(holder)))
+            lock = LockFile.acquire(artefact.lock, self.local_files, lambda holder: on_wait(_describe_holder(holder)))
         if self._remote is not None:
             message = f"the object store {self._store} has no locks: train on one machine at a time"
             self._store.add_finding(finding("no-locks", message))
@@ -93,7 +93,7 @@ class ArtefactStore:
         self._local.write_json(artefact.unfinished / PROVENANCE, {"sha256": sha256, **provenance})
         self._put_in_place(artefact)
         with self._local.translate_os_errors():
-            self.disk.unlink(artefact.failed)
+            self.local_files.unlink(artefact.failed)
         return sha256_of(artefact.folder)
 
     def is_complete(self, artefact: Artefact) -> bool:
@@ -146,7 +146,7 @@ class ArtefactStore:
             self._remote.publish(folder, folder.name)
             return
         with self._store.translate_os_errors():
-            self.disk.copy_folder(folder, self.root / folder.name)
+            self.local_files.copy_folder(folder, self.root / folder.name)
 
     def remove_command(self, folder: Path) -> str:
         """Return the command that removes an artefact.
@@ -180,7 +180,7 @@ class ArtefactStore:
         if self._remote is not None:
             self._remote.publish(artefact.unfinished, artefact.hash)
         with self._local.translate_os_errors():
-            self.disk.put_in_place(artefact.unfinished, artefact.folder)
+            self.local_files.put_in_place(artefact.unfinished, artefact.folder)
 
 
 def planned_with_artefacts(make_plan: Callable[[], Plan], store: Location) -> Plan:

@@ -26,9 +26,10 @@ from robharness.store.remote_errors import is_loopback, remote_error, remove_com
 
 PARALLEL = 64
 """The number of requests at once: 2,000 objects from 100 ms away take about three seconds."""
-FIRST_RETRIES, RETRIES = 3, 8
-"""The number of times that a request is repeated: until a server has answered, so that a wrong address shows soon, and
-later, over half a minute."""
+FIRST_RETRIES = 3
+"""The number of times that a request is repeated until a server has answered, so that a wrong address shows soon."""
+PATIENCE = timedelta(minutes=1)
+"""The time for which a request is repeated later, in pauses of at most five seconds."""
 PAGE = 1000
 """The number of names in a page of a listing."""
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class ObjectFiles:
     def __init__(self, root: ObjectPath, *, is_read_only: bool = False) -> None:
         self._root, self._is_read_only = root, is_read_only
         self._bucket = _bucket(root.bucket, _settings())
-        self._copies, self._disk = local_folder(root), FileSystem()
+        self._copies, self._local_files = local_folder(root), FileSystem()
         self._listing: _Listing | None = None
 
     def time(self) -> float:
@@ -169,7 +170,7 @@ class ObjectFiles:
     def set_aside(self, path: PurePath, place: PurePath) -> None:
         self._change(lambda obstore, client: obstore.copy(client, _key(path), _key(place)), path)
         self._note(place)
-        self.unlink(path)
+        self.remove([path])
 
     def unlink(self, path: PurePath) -> None:
         self.remove([path])
@@ -183,7 +184,7 @@ class ObjectFiles:
             if self._listing is not None:
                 self._listing.discard(_key(path))
             with suppress(OSError):
-                self._copy(path).unlink()
+                self._local_files.unlink(self._copy(path))
 
     def remove_temporary(self, folder: PurePath, age: float) -> None:
         """Do nothing: an object is whole or absent, without temporary files."""
@@ -210,7 +211,7 @@ class ObjectFiles:
 
     def _keep(self, path: PurePath, content: bytes) -> None:
         with suppress(OSError):  # a full disk costs time alone
-            self._disk.write(self._copy(path), content, durable=False)
+            self._local_files.write(self._copy(path), content, durable=False)
 
 
 class _Listing:
@@ -255,7 +256,7 @@ class _Bucket:
 
     def __init__(self, url: str) -> None:
         self._url, self._process, self._has_answered = url, os.getpid(), False
-        self._first, self._later = (self._client(retries) for retries in (FIRST_RETRIES, RETRIES))
+        self._first, self._later = (self._client(retries) for retries in (FIRST_RETRIES, 1000))
 
     def answer(self, request: Callable[[Any, Any], T], path: PurePath) -> T:
         """Return the result of a request, a function of the module `obstore` and of a client.
@@ -293,7 +294,8 @@ class _Bucket:
             return _memory(MemoryStore, self._url)
         options = {"timeout": timedelta(minutes=10), "read_timeout": timedelta(seconds=30)}
         client_options = options | ({"allow_http": True} if is_loopback() else {})
-        retry_config = {"max_retries": retries, "retry_timeout": timedelta(minutes=3)}
+        pauses = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
+        retry_config = {"max_retries": retries, "retry_timeout": PATIENCE, "backoff": pauses}
         try:
             return from_url(self._url, client_options=client_options, retry_config=retry_config)
         except (BaseError, ValueError) as error:

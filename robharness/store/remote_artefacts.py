@@ -45,7 +45,7 @@ class RemoteArtefacts:
 
     def __init__(self, store: StoreFolder, folder: Path) -> None:
         assert isinstance(store.files, ObjectFiles)
-        self._store, self._files, self._folder, self._disk = store, store.files, folder, FileSystem()
+        self._store, self._files, self._folder, self._local_files = store, store.files, folder, FileSystem()
         self._root = store.root / FOLDER
 
     def hashes(self) -> list[str]:
@@ -97,7 +97,7 @@ class RemoteArtefacts:
         has_fetched = False
         for name in names:
             failed = self._folder / f"{name}{_FAILED}"
-            failed.unlink(missing_ok=True)
+            self._local_files.unlink(failed)
             if self.sha256(name):
                 self._download(name, self._folder / name)
                 has_fetched = True
@@ -114,7 +114,7 @@ class RemoteArtefacts:
         for path in copies:
             if path.name not in stored:
                 with suppress(OSError):  # the files of a training remain, and the copy is removed
-                    path.rename(path.with_name(f"{path.name}{UNFINISHED}"))
+                    self._local_files.rename(path, path.with_name(f"{path.name}{UNFINISHED}"))
                 shutil.rmtree(path, ignore_errors=True)
 
     def sketch(self) -> None:
@@ -141,7 +141,7 @@ class RemoteArtefacts:
             if reason := damage(temporary):
                 raise self._damaged(name, reason)
             try:
-                self._disk.put_in_place(temporary, place)
+                self._local_files.put_in_place(temporary, place)
             except OSError:
                 if not place.exists():  # else another process was faster
                     raise
