@@ -8,12 +8,11 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
 from uuid import uuid4
 
 import pytest
-from object_server import BUCKET, proxied, s3_server, settings
 
+from object_server import BUCKET, proxied, s3_server, settings
 from robharness import api
 from robharness.cli import main
 

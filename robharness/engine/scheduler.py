@@ -71,7 +71,8 @@ class Scheduler:
         self.executor, self.plan_unit, self.observe_cell = executor, plan_unit, observe_cell
         self.stop_at_failure, self.interrupted = stop_at_failure, threading.Event()
         start, stop = plan.span
-        self.missing_spans = {cell.key: store.missing(cell.key, stop, start) for cell in plan.cells}
+        listed = store.listed()
+        self.missing_spans = {cell.key: listed.missing(cell.key, stop, start) for cell in plan.cells}
         self.block_keys = {cell.key for cell in plan.cells if cell.perturbation and cell.perturbation.needs_blocks}
         self.cells: dict[str, dict[str, Cell]] = {model.label: {} for model in plan.models}
         for cell in plan.cells:
@@ -271,10 +272,7 @@ class Scheduler:
         return dict(zip(unit.keys, self.store.map(self.store.spans, unit.keys), strict=True))
 
     def still_open(self, key: str, stored: Sequence[Span]) -> list[Span]:
-        """Return the spans of a cell that are missing and that no unit has.
-
-        stored: the spans of the cell that are stored.
-        """
+        """Return the spans of a cell that are not among the stored ones, and that no unit has."""
         assigned = [unit for state in self.workers for unit in (state.unit, state.prefetched) if unit] + self.retries
         start, stop = self.plan.span
         taken = [*(unit.span for unit in assigned if key in unit.keys), *self.given_up.get(key, ())]

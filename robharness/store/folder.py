@@ -79,9 +79,15 @@ class StoreFolder:
         return self._text
 
     def listed(self) -> Self:
-        """Return the same store with one listing of all its files, for reading much of it; see `StoreFiles.listed`."""
+        """Return the same store with one listing of all its files, for reading much of it; see `StoreFiles.listed`.
+
+        Raises Unreadable if an object store cannot be listed.
+        """
         same = copy(self)
-        same.files = self.files.listed(self.root)
+        try:
+            same.files = self.files.listed(self.root)
+        except RemoteError as error:
+            raise self.unreadable(self.root, error) from None
         return same
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -190,6 +196,12 @@ class StoreFolder:
         with self.translate_os_errors():
             self.files.make_room(path)
             self.files.write(path, content)
+
+    def create(self, path: Location, content: bytes) -> None:
+        """Write a file whose name determines its content, such as a part. Raises StoreError."""
+        with self.translate_os_errors():
+            self.files.make_room(path)
+            self.files.create(path, content)
 
     @contextlib.contextmanager
     def translate_os_errors(self) -> Iterator[None]:

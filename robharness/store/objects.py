@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -22,7 +23,8 @@ from typing import Any, Self, TypeVar
 from robharness.errors import UserError
 from robharness.locations import ObjectPath, local_folder
 from robharness.store.files import FileSystem, RemoteError
-from robharness.store.remote_errors import is_loopback, remote_error, remove_command, show_command
+from robharness.store.remote_errors import endpoint, is_loopback, remote_error, remove_command, show_command
+from robharness.text import printable
 
 PARALLEL = 64
 """The number of requests at once: 2,000 objects from 100 ms away take about three seconds."""
@@ -63,6 +65,8 @@ class ObjectFiles:
             content: bytes = found.bytes().to_bytes()
             return content
 
+        if self._listing is not None and not self._listing.may_have(_key(path)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         try:
             return self._bucket.answer(request, path)
         except FileNotFoundError:
@@ -230,6 +234,12 @@ class _Listing:
         found = self._names.get(folder, set())
         return None if found is None else sorted(found)
 
+    def may_have(self, key: str) -> bool:
+        """Return whether there may be an object of this name."""
+        folder, _, name = key.rpartition("/")
+        known = self.names(folder)
+        return known is None or name in known
+
     def add(self, key: str) -> None:
         while key != self._root:
             folder, _, name = key.rpartition("/")
@@ -280,7 +290,7 @@ class _Bucket:
                     raise remote_error(error, path) from None
                 self._has_answered = True
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
-            except BaseError as error:
+            except (BaseError, ValueError) as error:
                 # `obstore` repeats requests, but for one whose answer breaks off; all requests here can be repeated
                 if is_last or "response body" not in str(error):
                     raise remote_error(error, path) from None
@@ -292,6 +302,11 @@ class _Bucket:
 
         if self._url.startswith("memory:"):
             return _memory(MemoryStore, self._url)
+        if self._url.startswith("s3:") and endpoint() and not re.match(r"https?://[\w\[]", endpoint()):
+            address = f"AWS_ENDPOINT_URL is '{printable(endpoint())}', which is no address"
+            raise UserError(
+                f"the store {self._url} cannot be used: {address}. Try: export AWS_ENDPOINT_URL=https://HOST"
+            )
         options = {"timeout": timedelta(minutes=10), "read_timeout": timedelta(seconds=30)}
         client_options = options | ({"allow_http": True} if is_loopback() else {})
         pauses = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}

@@ -26,7 +26,8 @@ _REFUSED = re.compile(
     r"\b(401|403) |InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Unauthenticated|PermissionDenied"
 )
 _REGION = re.compile(r"PermanentRedirect|AuthorizationHeaderMalformed|Missing region|IllegalLocationConstraint|\b301 ")
-_NO_ANSWER = re.compile(r"error sending request|HTTP error|error trying to connect|dns error|timed out|timeout")
+_STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
+_NO_ANSWER = re.compile(r"HTTP error|error sending request|timed out")
 
 
 def endpoint() -> str:
@@ -53,18 +54,20 @@ def remote_error(error: Exception, path: PurePath) -> RemoteError:
         return RemoteError(errno.ENOENT, f"there is no bucket {printable(bucket)}", make if scheme == "s3" else look)
     if _NO_CREDENTIALS.search(text):
         names, command = _CREDENTIALS[scheme]
-        return RemoteError(errno.EACCES, f"{names} are not set", command)
+        return RemoteError(errno.EACCES, f"no credentials are set ({names})", command)
     if "InvalidAccessKeyId" not in text and _REGION.search(text):
         return RemoteError(errno.EACCES, f"{printable(bucket)} is in another region", "export AWS_REGION=REGION")
     if _REFUSED.search(text):
         return RemoteError(errno.EACCES, f"the credentials have no right to {printable(path)}", look)
-    if "scheme is not allowed" in text:
+    if "BadScheme" in text:
         reason = f"{server} has no encryption (https)"
         return RemoteError(errno.EPROTONOSUPPORT, reason, "export AWS_ALLOW_HTTP=true")
+    shown, ask = (server, f"curl -I {for_shell(server)}") if server else (f"the server of {bucket}", look)
+    if status := _STATUS.search(text):
+        return RemoteError(errno.EREMOTEIO, f"{printable(shown)} answers '{status[1]}'", ask)
     if _NO_ANSWER.search(text):
-        shown, ask = (server, f"curl -I {for_shell(server)}") if server else (f"the server of {bucket}", look)
         return RemoteError(errno.EHOSTUNREACH, f"{printable(shown)} does not answer", ask)
-    return RemoteError(errno.EIO, printable(text.partition("\n")[0], 300), look)
+    return RemoteError(errno.EREMOTEIO, printable(text.partition("\n")[0], 300), look)
 
 
 def show_command(place: PurePath) -> str:

@@ -31,7 +31,7 @@ from robharness.planning.cells import Cell
 from robharness.planning.identity import key_of
 from robharness.reading import NotAFile
 from robharness.store.failures import Failure
-from robharness.store.files import RemoteError, StoreFiles
+from robharness.store.files import StoreFiles
 from robharness.store.folder import StoreFolder
 from robharness.store.listing import FAILED, PART, list_cells
 from robharness.store.parts import (
@@ -292,15 +292,8 @@ class Store(StoreFolder):
         except OSError as error:
             if error.errno == errno.ESTALE:  # on network file systems: another machine removed the file
                 raise FileNotFoundError(path) from None
-            is_loop = error.errno == errno.ELOOP
-            if (
-                isinstance(error, NotAFile)
-                or is_loop
-                or (error.errno == errno.EIO and not isinstance(error, RemoteError))
-            ):
-                reason = (
-                    "it is a link to nothing" if is_loop else error.strerror or str(error)
-                )  # or the disk is failing
+            if error.errno in (errno.EIO, errno.ELOOP) or isinstance(error, NotAFile):  # the disk fails, or no file
+                reason = "it is a link to nothing" if error.errno == errno.ELOOP else error.strerror or str(error)
                 self._set_aside(key, part, reason)
                 raise DamagedPart(reason) from None
             raise self.unreadable(path, error) from None
@@ -394,9 +387,6 @@ class Store(StoreFolder):
         return part
 
     def _write_part(self, key: str, part: Part, content: bytes, provenances: Provenances) -> None:
-        path = self.folder(key) / part.name
-        with self.translate_os_errors():
-            self.files.make_room(path)
-            self.files.create(path, content)
+        self.create(self.folder(key) / part.name, content)
         self._provenances[key, part] = provenances
         self._damaged.discard((key, part))

@@ -4,7 +4,6 @@ moto lies in a folder of its own, see the Makefile, since it needs other release
 """
 
 import http.client
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -51,8 +50,8 @@ class Proxy:
     """A proxy before a server of S3.
 
     fault: called with each request before it is forwarded. It may return "lost": the server does what is asked, and
-        its answer is lost; "repeated": the server gets the request twice; "busy": an answer with the status 503, and
-        the server gets nothing.
+        its answer is lost; "repeated": the server gets the request twice; a number: an answer with this status, and the
+        server gets nothing.
     delay: seconds before each answer, or a function of the request.
     requests: what was asked, in order.
     """
@@ -112,8 +111,8 @@ def _handler(proxy):
             fault = proxy.fault(request) if proxy.fault else None
             delay = proxy.delay(request) if callable(proxy.delay) else proxy.delay
             time.sleep(delay)
-            if fault == "busy":
-                status, headers, content = 503, {}, b""
+            if isinstance(fault, int):
+                status, headers, content = fault, {}, b""
             else:
                 for _ in range(2 if fault == "repeated" else 1):
                     status, headers, content = self.ask(body)
@@ -140,16 +139,14 @@ def _handler(proxy):
             connection.close()
             return answer.status, kept, content
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward  # noqa: N815
 
         def log_message(self, *arguments):
             pass
 
         def handle(self):
-            try:
+            with suppress(ConnectionError, ValueError):  # the client is gone, or this side closed the connection
                 super().handle()
-            except (ConnectionError, ValueError):  # the client is gone, or this side closed the connection
-                pass
 
     return Handler
 
@@ -208,12 +205,3 @@ def settings(endpoint, cache):
         "AWS_REGION": "us-east-1",
         "ROBHARNESS_CACHE": str(cache),
     }
-
-
-def stored_objects(files, root):
-    """Return the content of all objects below a place, by name."""
-    return {name: files.read(root / name) for name in files.sizes(root)}
-
-
-def as_json(content):
-    return json.loads(content)
