@@ -9,9 +9,11 @@ PIP := $(BIN)/pip --disable-pip-version-check
 DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions[reference]
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
-  scipy statsmodels duckdb pandas jsonschema check-jsonschema lxml junitparser safetensors playwright nbconvert ipykernel
+  scipy statsmodels duckdb pandas jsonschema check-jsonschema lxml junitparser safetensors playwright nbconvert ipykernel \
+  obstore
 PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
 # MLflow has a folder of its own, since a peer pins an old release of a package that MLflow needs a newer one of.
+# So has moto, the server of S3 in the tests, which needs newer releases of several libraries than the peers.
 # So has adv-lib, without its requirement visdom: it draws plots, and cannot be built with setuptools 81 or newer.
 # The browser that opens the pages, TeX for the tables, what reads the text of a PDF, and jq for the action's filter.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -60,6 +62,7 @@ bench: .venv/test.stamp
 .venv/core.stamp: pyproject.toml Makefile | .venv/bin/python
 	$(PIP) install -e . $(TOOLS)
 	$(PIP) install --target .venv/mlflow --upgrade mlflow-skinny
+	$(PIP) install --target .venv/moto --upgrade "moto[s3]" flask flask-cors
 	@{ command -v chromium && command -v pdflatex && command -v pdftotext && command -v jq; } > /dev/null || $(APT)
 	touch $@
 
