@@ -222,7 +222,9 @@ def test_a_run_makes_two_requests_for_each_further_part_and_two_to_join_a_cell(s
 @pytest.mark.parametrize("cells", [200, pytest.param(2000, marks=pytest.mark.slow)])
 def test_cells_from_far_away_are_read_at_once(s3, suite, toys, tmp_path, cells):
     """Rounds are requests of which each begins after the one before was answered."""
-    source = suite(attacks=[{"attack": "toys/sign", "eps": [f"{i}/25500" for i in range(1, cells)]}])
+    models = [{"model": "toys/net", "label": "Net"}, {"model": "toys/net", "megabytes": 1, "label": "Big"}]
+    eps = [f"{i}/25500" for i in range(1, cells // 2)]
+    source = suite(models=models, attacks=[{"attack": "toys/sign", "eps": eps}])
     expected = api.run(source, store=tmp_path / "store", plugins=[toys], limit=8)
     merge(Store(location(s3.url)), Store(tmp_path / "store"))
     another_machine(tmp_path)

@@ -12,6 +12,7 @@ Those of an object store are made in a folder of this machine, and uploaded befo
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,13 +141,13 @@ class ArtefactStore:
             return self._remote.sha256(name) or None
         return sha256_of(self.root / name) if (self.root / name).exists() else None
 
-    def copy(self, folder: Path) -> None:
-        """Copy the folder of another store's artefact."""
+    def copy(self, folder: Path) -> str:
+        """Copy the folder of another store's artefact, and return the sha256 of the one that is stored then."""
         if self._remote is not None:
-            self._remote.publish(folder, folder.name)
-            return
+            return self._remote.publish(folder, folder.name)
         with self._store.translate_os_errors():
             self.local_files.copy_folder(folder, self.root / folder.name)
+        return sha256_of(folder)
 
     def remove_command(self, folder: Path) -> str:
         """Return the command that removes an artefact.
@@ -178,7 +179,11 @@ class ArtefactStore:
 
     def _put_in_place(self, artefact: Artefact) -> None:
         if self._remote is not None:
-            self._remote.publish(artefact.unfinished, artefact.hash)
+            stored = self._remote.publish(artefact.unfinished, artefact.hash)
+            if stored != sha256_of(artefact.unfinished):
+                shutil.rmtree(artefact.unfinished)
+                self._remote.fetch([artefact.hash])
+                return
         with self._local.translate_os_errors():
             self.local_files.put_in_place(artefact.unfinished, artefact.folder)
 

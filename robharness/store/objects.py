@@ -82,7 +82,8 @@ class ObjectFiles:
         content = self.read(path)
         if _checksum(content) != checksum:  # it was damaged on its way, or it is in the store
             content = self.read(path)
-        self._keep(path, content)
+        if _checksum(content) == checksum:
+            self._keep(path, content)
         return content
 
     def names(self, folder: PurePath) -> list[str]:

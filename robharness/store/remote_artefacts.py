@@ -67,7 +67,7 @@ class RemoteArtefacts:
     def publish(self, folder: Path, name: str) -> str:
         """Upload an artefact. Return the sha256 of the stored one, which is another if another machine was faster.
 
-        folder: of its files, which are complete. If another is stored, its files replace them.
+        folder: of its files, which are complete.
         """
         ours, place = sha256_of(folder), self._root / name
         if not self.sha256(name):
@@ -78,8 +78,6 @@ class RemoteArtefacts:
                 self._files.unlink(self._root / f"{name}{_FAILED}")
         stored = self.sha256(name)
         if stored != ours:
-            shutil.rmtree(folder)
-            self._download(name, folder)
             with self._store.translate_os_errors():
                 self._files.remove([place / ours / each for each in self._files.sizes(place / ours)])
         return stored
@@ -119,16 +117,21 @@ class RemoteArtefacts:
 
     def sketch(self) -> None:
         """Make a folder for each artefact with its records, and with empty files of the size of the others."""
-        for name in self.hashes():
-            sha256, place = self.sha256(name), self._folder / name
-            for each, size in self._files.sizes(self._root / name / sha256).items():
+        self._store.map(self._sketch, self.hashes())
+
+    def _sketch(self, name: str) -> None:
+        source, place = self._root / name / self.sha256(name), self._folder / name
+        try:
+            for each, size in self._files.sizes(source).items():
                 (place / each).parent.mkdir(parents=True, exist_ok=True)
                 if each in (TRAINING_SPEC, METRICS):
-                    self._files.download(self._root / name / sha256 / each, place / each)
+                    self._files.download(source / each, place / each)
                 else:
                     (place / each).touch()
                     os.truncate(place / each, size)
             self._files.download(self._root / name / PROVENANCE, place / PROVENANCE)
+        except OSError as error:
+            raise self._store.unreadable(source, error) from None
 
     def _download(self, name: str, place: Path) -> None:
         source, temporary = self._root / name / self.sha256(name), place.with_name(f".{name}.{uuid4().hex}.tmp")

@@ -32,6 +32,8 @@ from robharness.text import printable, quoted_commands
 
 EAGER_COLUMNS = ("correct", "prediction")
 """The columns that are read with the cell, since every number needs them; others are read on first use."""
+FEW = 4
+"""The largest number of cells whose folders are listed one by one, rather than all names of the store at once."""
 READERS = 8
 """The largest number of threads that read files; decoding releases Python's global lock."""
 
@@ -340,7 +342,7 @@ def load_cells(
     identities: everything that can change an outcome of a cell, by its key, as far as it is known.
     confidences: see `load`.
     """
-    store = store.listed()
+    store = store.listed() if len(outline.cells) > FEW else store
     columns = (*EAGER_COLUMNS, *(("confidence",) if confidences else ()))
     cells = [replace(cell, identity=identities.get(cell.key, {})) for cell in outline.cells]
     with ThreadPoolExecutor(max(min(READERS, os.cpu_count() or 1), store.files.parallel)) as readers:

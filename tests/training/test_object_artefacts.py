@@ -86,29 +86,25 @@ def test_a_training_that_is_killed_before_the_last_object_is_not_made_again(s3, 
 
 def test_the_first_of_two_machines_decides_which_weights_count(s3, machine, tmp_path):
     """The other one has uploaded all but the last object by then; it takes the weights of the first."""
-    made = artefact(suite(), s3.url)
-    for name, text in (("a", b"ours"), ("b", b"theirs")):
-        folder = tmp_path / name / made.hash
-        folder.mkdir(parents=True)
+    made, store = artefact(suite(), s3.url), Store(location(s3.url))
+    artefacts = ArtefactStore(store)
+    artefacts.stage(made)
+    for folder, text in ((made.unfinished, b"ours"), (tmp_path / "b" / made.hash, b"theirs")):
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.json").write_text("{}")
         (folder / "weights.safetensors").write_bytes(text)
         (folder / "provenance.json").write_text(json.dumps({"sha256": hashlib.sha256(text).hexdigest()}))
-    theirs = sha256_of(tmp_path / "b" / made.hash)
+    theirs = sha256_of(folder)
 
     def be_slower(request):
         if request.kind == "create" and not be_slower.done:
             be_slower.done = True
-            other = Store(location(s3.url))
-            machine("second")
-            ArtefactStore(other).copy(tmp_path / "b" / made.hash)
+            ArtefactStore(Store(location(s3.url))).copy(folder)
 
     be_slower.done = False
     s3.fault = be_slower
-    artefacts = ArtefactStore(Store(location(s3.url)))
-    artefacts.copy(tmp_path / "a" / made.hash)
-    assert artefacts.sha256(made.hash) == theirs == sha256_of(tmp_path / "a" / made.hash)
-    assert (tmp_path / "a" / made.hash / "weights.safetensors").read_bytes() == b"theirs"
-    store = Store(location(s3.url))
+    assert artefacts.commit(made, {}) == artefacts.sha256(made.hash) == theirs
+    assert (made.folder / "weights.safetensors").read_bytes() == b"theirs" and not made.unfinished.exists()
     assert sorted(store.files.sizes(store.root / "artefacts" / made.hash)) == [
         f"{theirs}/recipe.json", f"{theirs}/weights.safetensors", "provenance.json",
     ]  # fmt: skip
