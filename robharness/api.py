@@ -15,9 +15,10 @@ from robharness.comparison.requests import Request, as_models
 from robharness.display.notebook import default_listener
 from robharness.engine.environment import check_counts
 from robharness.engine.listeners import RunListener, TrainingListener
-from robharness.errors import Interrupted, UserError, as_path, check_folder
+from robharness.errors import Interrupted, UserError
 from robharness.gate.records import CheckReport
 from robharness.interrupts import Stopped
+from robharness.locations import Location, store_location
 from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE
 from robharness.plugins.discovery import discover
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 def plan(
     suite: SuiteSource,
     *,
-    store: str | Path = DEFAULT_STORE,
+    store: str | Location = DEFAULT_STORE,
     data: str | Path | None = None,
     limit: int | None = None,
     plugins: Sequence[str] = (),
@@ -47,7 +48,7 @@ def plan(
     """Plan the cells of a suite; compute nothing.
 
     suite: a YAML file, or its content as a mapping.
-    store: the folder of results, which holds the models that a suite trains.
+    store: the place of the results and of the models that a suite trains: a folder, or "s3://BUCKET/PREFIX".
     data: the folder of data and weights; by default $ROBHARNESS_DATA, or ./data.
     limit: the number of examples, a prefix of one fixed order.
     plugins: values of `-p`.
@@ -65,7 +66,7 @@ def plan(
 def run(
     suite: SuiteSource,
     *,
-    store: str | Path = DEFAULT_STORE,
+    store: str | Location = DEFAULT_STORE,
     data: str | Path | None = None,
     limit: int | None = None,
     plugins: Sequence[str] = (),
@@ -109,7 +110,7 @@ def check(
     update: bool = False,
     benchmark: str | Path | None = None,
     benchmark_tolerance: float = 10,
-    store: str | Path = DEFAULT_STORE,
+    store: str | Location = DEFAULT_STORE,
     data: str | Path | None = None,
     limit: int | None = None,
     plugins: Sequence[str] = (),
@@ -152,7 +153,7 @@ def check(
 
 @contextmanager
 def _session(
-    suite: SuiteSource, store: str | Path, *, listener: RunListener | None, **options: Any
+    suite: SuiteSource, store: str | Location, *, listener: RunListener | None, **options: Any
 ) -> Iterator[Session]:
     """Open a session, whose findings become Python warnings at the end; Ctrl-C says that the same call resumes.
 
@@ -180,7 +181,7 @@ def _computed(session: Session, *, workers: int | None, batch_size: int | None, 
 def train(
     suite: SuiteSource,
     *,
-    store: str | Path = DEFAULT_STORE,
+    store: str | Location = DEFAULT_STORE,
     data: str | Path | None = None,
     plugins: Sequence[str] = (),
     device: str = "cpu",
@@ -206,7 +207,7 @@ def train(
 def load(
     suite: SuiteSource,
     *,
-    store: str | Path = DEFAULT_STORE,
+    store: str | Location = DEFAULT_STORE,
     data: str | Path | None = None,
     limit: int | None = None,
     plugins: Sequence[str] = (),
@@ -219,7 +220,7 @@ def load(
         store alone is read: neither the data nor weights or plugins are needed, and what plugins compute is absent.
         See `stored`.
     """
-    if not isinstance(suite, Mapping) and (found := named_suite(suite, StoreFolder(_checked(store)))) is not None:
+    if not isinstance(suite, Mapping) and (found := named_suite(suite, StoreFolder(store_location(store)))) is not None:
         check_counts(limit=limit)
         if overrides:
             raise UserError(
@@ -231,14 +232,14 @@ def load(
     ).results()
 
 
-def stored(store: str | Path = DEFAULT_STORE) -> list[StoredSuite]:
+def stored(store: str | Location = DEFAULT_STORE) -> list[StoredSuite]:
     """List the suites of which a store has records, the one that was run last first.
 
     store: the folder of results.
     Each has `name`, `digest` and `results()`, which needs neither the data nor weights or plugins. Those of one name
     differ in what determines their cells, labels or tables.
     """
-    return [StoredSuite.of(found) for found in stored_suites(StoreFolder(_checked(store)))]
+    return [StoredSuite.of(found) for found in stored_suites(StoreFolder(store_location(store)))]
 
 
 def compare(
@@ -247,7 +248,7 @@ def compare(
     models: tuple[str, str] | None = None,
     *,
     suite: str | None = None,
-    store: str | Path = DEFAULT_STORE,
+    store: str | Location = DEFAULT_STORE,
     data: str | Path | None = None,
     limit: int | None = None,
     plugins: Sequence[str] = (),
@@ -269,19 +270,12 @@ def compare(
     damaged baseline.
     """
     check_counts(limit=limit)
-    folder, given = _checked(store), [before, *([] if after is None else [after])]
+    place, given = store_location(store), [before, *([] if after is None else [after])]
     request = Request.of_call(given, models=as_models(models), suite=suite, store=store, limit=limit)
 
     def open_suite(path: Path) -> Results:
         session = Session.open(path, store=store, data=data, limit=limit, plugins=plugins, overrides=overrides)
         return session.results()
 
-    first, second = open_sides(given, request, store=folder, limit=limit, open_suite=open_suite)
+    first, second = open_sides(given, request, store=place, limit=limit, open_suite=open_suite)
     return comparing.build(first, second, request, changed=changed)
-
-
-def _checked(store: str | Path) -> Path:
-    """Return the path of a store. Raises UserError if there can be no folder."""
-    path = as_path(store, "`store` is the path of a folder", f'store="{DEFAULT_STORE}"')
-    check_folder(path, "the store")
-    return path

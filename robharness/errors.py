@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from enum import IntEnum
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from robharness.text import is_printable, printable, quoted_commands, sentence
 
@@ -267,7 +267,7 @@ def expanded(path: str | Path) -> Path:
         raise UserError(f"{path}: the home directory is unknown. Try: an absolute path") from None
 
 
-def for_shell(text: str | Path) -> str:
+def for_shell(text: str | PurePath) -> str:
     """Return a path, a name or a glob as one word of a command line, in quotes if a shell needs them.
 
     A path that begins with a dash gets `./`, since a command would take it for an option. Characters that are not

@@ -16,6 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from robharness.gate.records import CheckReport
+    from robharness.locations import Location
     from robharness.report.results import Results
     from robharness.session import SuiteSource
 
@@ -27,7 +28,7 @@ MOST_LINES = 20
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("robharness", "robustness of models")
     words = "folder of the results that tests compute; by default a folder of pytest's cache"
-    group.addoption(OPTION, metavar="DIR", type=os.path.abspath, help=words)
+    group.addoption(OPTION, metavar="DIR", type=_absolute, help=words)
     parser.addini(INI, f"{words}; relative to the root of the tests", default=None)
 
 
@@ -39,14 +40,14 @@ class SuiteRunner:
     recent: results since the last test began.
     """
 
-    store: Path
+    store: Location
     recent: list[Results] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"<robharness_run in {self.store}>"
 
     def __call__(
-        self, suite: SuiteSource, *, store: str | Path | None = None, allow_incomplete: bool = False, **options: Any
+        self, suite: SuiteSource, *, store: str | Location | None = None, allow_incomplete: bool = False, **options: Any
     ) -> Results:
         """Run a suite and return its results.
 
@@ -57,10 +58,11 @@ class SuiteRunner:
         """
         __tracebackhide__ = True
         from robharness.api import run
+        from robharness.locations import store_location
 
-        folder = self.store if store is None else Path(store)
-        with _locked(folder):
-            results = run(suite, store=folder, **options)
+        place = self.store if store is None else store_location(store)
+        with _locked(place):
+            results = run(suite, store=place, **options)
         report = results.report(details=False)
         if not (report.complete or allow_incomplete):
             pytest.fail(_described(results), pytrace=False)
@@ -79,7 +81,7 @@ class SuiteChecker:
         suite: SuiteSource,
         baseline: str | Path | None = None,
         *,
-        store: str | Path | None = None,
+        store: str | Location | None = None,
         **options: Any,
     ) -> CheckReport:
         """Compute what the store misses of a suite, and compare it with a baseline.
@@ -92,11 +94,12 @@ class SuiteChecker:
         __tracebackhide__ = True
         from robharness.api import check
         from robharness.gate.outputs.tables import document_of_check
+        from robharness.locations import store_location
         from robharness.report.renderers.terminal import render_document
 
-        folder = self.runner.store if store is None else Path(store)
-        with _locked(folder):
-            report = check(suite, baseline, store=folder, **options)
+        place = self.runner.store if store is None else store_location(store)
+        with _locked(place):
+            report = check(suite, baseline, store=place, **options)
         if report.exit_code:
             pytest.fail(render_document(document_of_check(report)), pytrace=False)
         return report
@@ -149,12 +152,19 @@ def _runner(config: pytest.Config, folders: pytest.TempPathFactory) -> SuiteRunn
     return config.stash[RUNNER]
 
 
-def _store(config: pytest.Config, folders: pytest.TempPathFactory) -> Path:
-    """Return the folder of results that all tests share, also those of other pytest-xdist workers."""
+def _absolute(given: str) -> str:
+    return given if "://" in given else os.path.abspath(given)
+
+
+def _store(config: pytest.Config, folders: pytest.TempPathFactory) -> Location:
+    """Return the place of the results that all tests share, also those of other pytest-xdist workers."""
+    from robharness.locations import location
+
     if given := config.getoption(OPTION):
-        return Path(given)
+        return location(given)
     if given := config.getini(INI):
-        return config.rootpath / str(given)
+        place = location(str(given))
+        return config.rootpath / place if isinstance(place, Path) else place
     cache = getattr(config, "cache", None)  # None with -p no:cacheprovider
     if cache is not None:
         return Path(cache.mkdir("robharness"))
@@ -163,17 +173,17 @@ def _store(config: pytest.Config, folders: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def _locked(store: Path) -> Iterator[None]:
+def _locked(store: Location) -> Iterator[None]:
     """Let one process at a time compute in a store: the others would only do the same work, on the same cores."""
-    from robharness.errors import check_folder
+    from robharness.locations import local_folder, store_location
+    from robharness.store.files import FileSystem
     from robharness.store.folder import StoreFolder
     from robharness.store.lock import LockFile
 
-    check_folder(store, "the store")
-    folder = StoreFolder(store)
-    with folder.translate_os_errors():
-        store.parent.mkdir(parents=True, exist_ok=True)
-        lock = LockFile.acquire(store.parent / f"{store.name}.lock", folder.files, lambda holder: None)
+    folder = local_folder(store_location(store))
+    with StoreFolder(folder).translate_os_errors():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = LockFile.acquire(folder.parent / f"{folder.name}.lock", FileSystem(), lambda holder: None)
     try:
         yield
     finally:

@@ -26,6 +26,13 @@ class NotAFile(OSError):
         super().__init__(errno.EINVAL, f"it is {kind}, not a file", str(path))
 
 
+class LinkToNothing(NotAFile):
+    """A link to nothing where a file is expected."""
+
+    def __init__(self, path: Path) -> None:
+        OSError.__init__(self, errno.EINVAL, "it is a link to nothing", str(path))
+
+
 def read_regular(path: Path, most: int | None = None) -> bytes:
     """Return the content of a regular file.
 

@@ -18,9 +18,10 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import choose_executor, run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResource, MissingResources, StoreError, UserError, as_path, check_folder, indented
+from robharness.errors import MissingResource, MissingResources, StoreError, UserError, check_folder, indented
 from robharness.findings import Finding
 from robharness.live import live_model
+from robharness.locations import Location, absolute, store_location
 from robharness.planning import planner
 from robharness.planning.cells import Plan, PlanRequest
 from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
@@ -33,6 +34,7 @@ from robharness.report.notifications import CellNotifications, run_started
 from robharness.report.results import Results
 from robharness.specs.records import ModelSpec
 from robharness.store import Store, results
+from robharness.store.artefacts import planned_with_artefacts
 from robharness.store.listing import check_folders
 from robharness.store.suites import record_suite
 from robharness.suite.settings import Overrides, as_settings
@@ -49,7 +51,7 @@ def plan_suite(
     suite: SuiteSource,
     registry: Registry,
     *,
-    store: str | Path = DEFAULT_STORE,
+    store: str | Location = DEFAULT_STORE,
     data: str | Path | None = None,
     limit: int | None = None,
     models: Mapping[str, nn.Module | ModelSpec] | None = None,
@@ -64,21 +66,21 @@ def plan_suite(
     if "" in (store, data):
         raise UserError("the path of the store or of the folder of data is empty. Try: '.' for the working directory")
     root = data_root(data)
-    store = as_path(store, "`store` is the path of a folder", f'store="{DEFAULT_STORE}"')
-    check_folder(store, "the store")
+    place = store_location(store)
     check_folder(root, "the folder of data")
     if models is not None and not (isinstance(models, Mapping) and all(isinstance(label, str) for label in models)):
         raise UserError('`models` is a mapping of labels to networks. Try: models={"mine": net}')
-    options = plan_options(current_folder(), store=Path(store), root=root, limit=limit)
+    options = plan_options(current_folder(), store=place, root=root, limit=limit)
     words = tuple(chain.from_iterable(options.items()))
     settings = as_settings(overrides)
     loaded = suites.load(suite, registry, models_follow=bool(models), options=words, settings=settings)
+    place = absolute(place)
     if models:
         loaded, findings = _with_live_models(loaded, models, registry, root)
         # another process could not plan it again
-        planned = planner.plan(loaded, root, limit, store.absolute())
+        planned = planned_with_artefacts(lambda: planner.plan(loaded, root, limit, place), place)
         return dataclasses.replace(planned, findings=(*planned.findings, *findings))
-    planned = planner.plan(loaded, root, limit, store.absolute())
+    planned = planned_with_artefacts(lambda: planner.plan(loaded, root, limit, place), place)
     request = PlanRequest(
         suite=suite,
         data_root=root,
@@ -157,7 +159,7 @@ class Session:
         cls,
         suite: SuiteSource,
         *,
-        store: str | Path = DEFAULT_STORE,
+        store: str | Location = DEFAULT_STORE,
         data: str | Path | None = None,
         limit: int | None = None,
         plugins: Sequence[str] = (),
@@ -180,7 +182,7 @@ class Session:
         registry = registry or discover(plugins)
         planned = plan_suite(suite, registry, store=store, data=data, limit=limit, models=models, overrides=overrides)
         require(planned)
-        return cls(registry=registry, plan=planned, store=Store(Path(store)), **options)
+        return cls(registry=registry, plan=planned, store=Store(store_location(store)), **options)
 
     @cached_property
     def devices(self) -> list[str]:
@@ -195,8 +197,8 @@ class Session:
 
     def forget(self, pattern: str) -> None:
         """Remove the stored outcomes of the selected cells that match the glob."""
-        for cell in self.selected.only(pattern).cells:
-            self.store.forget(cell.key)
+        store = self.store.listed()
+        store.map(store.forget, [cell.key for cell in self.selected.only(pattern).cells])
 
     def train(self) -> list[TrainingResult]:
         """Train the models that selected cells wait for, and refresh the plan; one record per model that is trained.
@@ -314,5 +316,6 @@ class Session:
     def incomplete_cells(self) -> int:
         """The number of selected cells that are not complete, those that wait for a training included."""
         start, stop = self.selected.span
-        missing = sum(bool(self.store.missing(cell.key, stop, start)) for cell in self.selected.cells)
+        store = self.store.listed()
+        missing = sum(bool(store.missing(cell.key, stop, start)) for cell in self.selected.cells)
         return missing + len(self.selected.pending_cells)

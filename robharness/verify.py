@@ -21,6 +21,7 @@ from robharness.evaluation import loading
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.reader import DecodedImages
+from robharness.locations import Location
 from robharness.planning.cells import Plan, PlannedModel
 from robharness.planning.commands import DEFAULT_STORE, quoted_glob
 from robharness.planning.weights import TRUST
@@ -115,7 +116,7 @@ def verify(
     keys: Mapping[str, Any],
     registry: Registry,
     *,
-    store: Path = DEFAULT_STORE,
+    store: Location = DEFAULT_STORE,
     data_root: Path,
     data: str | None = None,
     limit: int | None = None,

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from uuid import uuid4
+
 import pytest
+from object_server import BUCKET, proxied, s3_server, settings
 
 from robharness import api
 from robharness.cli import main
@@ -66,6 +69,28 @@ def run(tmp_path):
         return api.run(source, store=tmp_path / store, plugins=[TOYS, TEAMS], **options)
 
     return call
+
+
+# --- an object store ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def s3_port():
+    """The port of a server of S3 with an empty bucket, for all tests of this process."""
+    with s3_server() as port:
+        yield port
+
+
+@pytest.fixture
+def s3(s3_port, tmp_path, monkeypatch):
+    """A proxy before the server, which the environment names; `url` is a prefix that no other test has."""
+    with proxied(s3_port) as proxy:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        for name, value in settings(proxy.endpoint, tmp_path / "cache").items():
+            monkeypatch.setenv(name, value)
+        proxy.url = f"s3://{BUCKET}/{uuid4().hex}"
+        yield proxy
 
 
 # --- the command line ----------------------------------------------------------------------------------------------

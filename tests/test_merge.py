@@ -282,9 +282,9 @@ def test_parts_that_another_run_joins_meanwhile_are_copied_all_the_same(ours, th
     put(theirs, (0, 4), (4, 8))
 
     class JoinedMeanwhile(FileSystem):
-        def read(self, path):
+        def read(self, path, most=None):
             Store(theirs.root).join(KEY, 8)
-            return super().read(path)
+            return super().read(path, most)
 
     theirs = Store(theirs.root, JoinedMeanwhile())
     assert counts(merge(ours, theirs)) == {"copied": 1, "cells": 1}
@@ -453,7 +453,7 @@ def test_a_folder_that_is_no_store_is_refused(shell, workdir, source):
     (workdir / "empty").mkdir()
     found = shell("merge", "all", source)
     assert found.returncode == 2
-    sentence = f"{source} is no store: it has no folder 'cells'. Try: ls {source}"
+    sentence = f"{source} is no store: it has no folder 'cells'. Try: ls -la {source}"
     if source == "toys.yaml":
         sentence = "the store toys.yaml cannot be used: it is not a folder. Try: ls -ld toys.yaml"
     assert found.stderr == f"robharness: {sentence}\n"

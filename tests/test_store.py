@@ -313,10 +313,10 @@ def test_a_reader_retries_when_another_run_joins_the_parts(store, read):
     tries = []
 
     class JoinedMeanwhile(FileSystem):
-        def read(self, path):
+        def read(self, path, most=None):
             tries.append(path.name)
             Store(store.root).join(KEY, 8)
-            return super().read(path)
+            return super().read(path, most)
 
     reader = Store(store.root, JoinedMeanwhile())
     if read == "read":
@@ -330,7 +330,7 @@ def test_parts_that_keep_disappearing_are_an_error(store):
     store.write_part(KEY, 0, columns(0, 4), {})
 
     class Gone(FileSystem):
-        def read(self, path):
+        def read(self, path, most=None):
             raise FileNotFoundError(path)
 
     with pytest.raises(StoreError, match=r"disappeared 5 times while they were read.* Try: ls -la "):
@@ -342,7 +342,7 @@ def test_damaged_and_unreadable_parts_are_told_apart(store, code, sentence):
     store.write_part(KEY, 0, columns(0, 4), {})
 
     class Failing(FileSystem):
-        def read(self, path):
+        def read(self, path, most=None):
             raise OSError(code, os.strerror(code))
 
     reader = Store(store.root, Failing())
@@ -424,10 +424,10 @@ class CountingReads(FileSystem):
         super().__init__()
         self.reads = Counter()
 
-    def read(self, path):
+    def read(self, path, most=None):
         if path.suffix == ".parquet":
             self.reads[path.name] += 1
-        return super().read(path)
+        return super().read(path, most)
 
 
 def test_provenance_is_cached_until_the_parts_change(store):

@@ -9,7 +9,8 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, results_console
-from robharness.errors import ExitCode, UserError, check_folder, for_shell
+from robharness.errors import ExitCode, UserError, for_shell
+from robharness.locations import Location, store_location
 
 if TYPE_CHECKING:
     from robharness.report.results import Results
@@ -42,7 +43,7 @@ def command(
     output: Path | None,
     plugins: tuple[str, ...],
     settings: tuple[Setting, ...],
-    store: Path,
+    store: Location,
     data_root: Path | None,
     limit: int | None,
     as_json: bool,
@@ -70,7 +71,7 @@ def command(
     chosen = None if output is None else by_suffix(output, FORMATS)
     if output is not None:
         check_place(output, start)
-    check_folder(store, "the store")
+    store_location(store)
     operands = (before,) if after is None else (before, after)
     words = _options(store, data_root, limit, plugins, settings)
     request = Request(operands=operands, models=models, suite=suite, options=words)
@@ -101,7 +102,7 @@ def command(
 def _open_suite(
     path: Path,
     plugins: tuple[str, ...],
-    store: Path,
+    store: Location,
     data_root: Path | None,
     limit: int | None,
     settings: tuple[Setting, ...],
@@ -118,7 +119,7 @@ def _open_suite(
 
 
 def _options(
-    store: Path, data_root: Path | None, limit: int | None, plugins: tuple[str, ...], settings: tuple[Setting, ...]
+    store: Location, data_root: Path | None, limit: int | None, plugins: tuple[str, ...], settings: tuple[Setting, ...]
 ) -> tuple[str, ...]:
     """Return the options that a command in a message needs as well."""
     from robharness.planning.commands import DEFAULT_STORE

@@ -10,7 +10,8 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, echo_rows, results_console
-from robharness.errors import UserError, check_folder, for_shell, glob_matches
+from robharness.errors import UserError, for_shell, glob_matches
+from robharness.locations import Location, store_location
 from robharness.streams import results
 from robharness.text import COMMAND_LENGTH, TITLE_LENGTH, counted, printable, styled
 
@@ -27,7 +28,7 @@ HEADINGS = {"stands on": "dependencies"}
 @options.store
 @options.as_json
 @options.debug
-def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json: bool, debug: bool) -> int:
+def command(kind: str, glob: str, plugins: tuple[str, ...], store: Location, as_json: bool, debug: bool) -> int:
     """List parts of the installed plugins, or the plugins themselves with their problems.
 
     Artefacts are the weights in the store that suites have trained.
@@ -55,16 +56,10 @@ def command(kind: str, glob: str, plugins: tuple[str, ...], store: Path, as_json
     return 0
 
 
-def _artefacts(store: Path, glob: str, as_json: bool) -> int:
+def _artefacts(store: Location, glob: str, as_json: bool) -> int:
     """List the artefacts whose hash, model or label matches."""
-    from robharness.planning import artefacts
-
-    check_folder(store, "the store")
-    rows = [
-        row
-        for row in artefacts.listing(store)
-        if any(glob_matches(row[key], glob) for key in ("name", "model", "label"))
-    ]
+    store_location(store)
+    rows = [row for row in _listing(store) if any(glob_matches(row[key], glob) for key in ("name", "model", "label"))]
     if not rows and glob != "*":
         raise UserError(
             f"no {ARTEFACTS} of {store} match '{glob}'. Try: robharness list {ARTEFACTS} --store {for_shell(store)}"
@@ -83,6 +78,17 @@ def _artefacts(store: Path, glob: str, as_json: bool) -> int:
     else:
         echo(f"no {ARTEFACTS} in {store}: no suite has trained a model there. Try: robharness train --help", err=True)
     return 0
+
+
+def _listing(store: Location) -> list[dict[str, Any]]:
+    if isinstance(store, Path):
+        from robharness.planning import artefacts
+
+        return artefacts.listing(store)
+    from robharness.store.artefacts import ArtefactStore
+    from robharness.store.folder import StoreFolder
+
+    return ArtefactStore(StoreFolder(store)).listing()
 
 
 def _short(value: Any) -> str:

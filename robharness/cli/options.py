@@ -13,6 +13,7 @@ import click
 
 from robharness.engine.environment import MOST, shard_of
 from robharness.errors import UserError
+from robharness.locations import Location, ObjectPath, location
 from robharness.planning.weights import TRUST
 from robharness.text import counted, printable
 
@@ -40,9 +41,21 @@ plugin = click.option(
     metavar="PLUGIN",
     help="Load a plugin from ./FILE.py, or exclude one with no:NAME. May be repeated.",
 )
+
+
+class StorePlace(click.ParamType):  # type: ignore[type-arg]
+    """The place of a store: a folder, or a prefix of an object store."""
+
+    name = "path"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Location:
+        return value if isinstance(value, ObjectPath) else location(value)
+
+
 store = click.option(
-    "--store", type=click.Path(path_type=Path), default=".robharness", show_default=True, help="Folder of results."
-)
+    "--store", type=StorePlace(), default=".robharness", show_default=True,
+    help="Folder of results, or s3://BUCKET/PREFIX.",
+)  # fmt: skip
 data_root = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
@@ -216,7 +229,7 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
     def command(
         suite: Path,
         plugins: tuple[str, ...],
-        store: Path,
+        store: Location,
         data_root: Path | None,
         debug: bool,
         settings: tuple[Setting, ...],

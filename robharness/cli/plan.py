@@ -63,10 +63,12 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     from robharness.findings import sentences
     from robharness.store.expected import checks
 
+    store = store.listed()
     checked = checks(planned)
     recorded = _Recorded()
-    for cell in planned.cells:
-        recorded.add(cell, store.verify(cell.key, planned.n, checked[cell.key]).passes)
+    verified = store.map(lambda cell: store.verify(cell.key, planned.n, checked[cell.key]), planned.cells)
+    for cell, stored in zip(planned.cells, verified, strict=True):
+        recorded.add(cell, stored.passes)
     cells = []
     shared: set[tuple[str, str]] = set()
     fits: dict[tuple[str, ...], dict[str, int]] = {}

@@ -13,6 +13,7 @@ from robharness.cli import options
 from robharness.cli.output import echo, echo_json, results_console
 from robharness.cli.stored import find_stored, list_suites, note_of_stored
 from robharness.errors import UserError, for_shell
+from robharness.locations import Location
 
 if TYPE_CHECKING:
     from robharness.findings import Finding
@@ -48,7 +49,7 @@ def command(
     suite: str | None,
     plugins: tuple[str, ...],
     settings: tuple[Setting, ...],
-    store: Path,
+    store: Location,
     data_root: Path | None,
     limit: int | None,
     audit: bool,
@@ -175,7 +176,7 @@ def open_session(
     suite: str,
     registry: Registry,
     *,
-    store: Path,
+    store: Location,
     data_root: Path | None,
     limit: int | None,
     device: str,

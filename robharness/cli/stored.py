@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from robharness.cli.list import show_rows
 from robharness.cli.output import echo, echo_json
-from robharness.errors import ExitCode, UserError, check_folder, for_shell
+from robharness.errors import ExitCode, UserError, for_shell
+from robharness.locations import Location, store_location
 from robharness.planning.commands import DEFAULT_STORE
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def find_stored(
-    suite: str, store: Path, data_root: Path | None, settings: tuple[Setting, ...] = ()
+    suite: str, store: Location, data_root: Path | None, settings: tuple[Setting, ...] = ()
 ) -> StoredSuite | None:
     """Return the stored suite that an argument names, and say which; None for the path of a file.
 
@@ -25,7 +26,7 @@ def find_stored(
     from robharness.store import Store
     from robharness.store.suites import named_suite, stored_suites
 
-    check_folder(store, "the store")
+    store_location(store)
     folder = Store(store)
     found = named_suite(suite, folder)
     if found is None or found.file is None:
@@ -42,7 +43,7 @@ def find_stored(
     return found
 
 
-def note_of_stored(suite: str, store: Path) -> str:
+def note_of_stored(suite: str, store: Location) -> str:
     """Return how to show a suite from the store alone if its file cannot be; empty if the store has no record of it.
 
     suite: the path of its file, whose name is compared with that of the file that was run, and with suites' names.
@@ -74,12 +75,12 @@ def _when(suite: StoredSuite) -> str:
     return suite.file.moment.strftime("%Y-%m-%d %H:%M:%S") if suite.file else ""
 
 
-def list_suites(store: Path, *, as_json: bool) -> int:
+def list_suites(store: Location, *, as_json: bool) -> int:
     """Print the suites of which a store has records, the one that was run last first, and return the exit code."""
     from robharness.store import Store
     from robharness.store.suites import no_suites, stored_suites
 
-    check_folder(store, "the store")
+    store_location(store)
     suites = stored_suites(Store(store))
     rows = [_facts(suite) for suite in suites]
     if as_json:

@@ -9,6 +9,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json, echo_rows, results_console
+from robharness.locations import Location
 from robharness.text import COMMAND_LENGTH, TITLE_LENGTH, printable, styled
 
 
@@ -32,7 +33,7 @@ def command(
     model: str,
     keys: tuple[str, ...],
     plugins: tuple[str, ...],
-    store: Path,
+    store: Location,
     data_root: Path | None,
     data: str | None,
     limit: int | None,

@@ -14,12 +14,13 @@ from robharness.comparison.requests import Request
 from robharness.comparison.sides import side_of
 from robharness.errors import UserError, did_you_mean, exists, for_shell, nearest_existing, nearest_word
 from robharness.findings import named_examples
+from robharness.locations import Location, ObjectPath, location, resolved
 from robharness.store.folder import StoreFolder
 from robharness.store.results import Results
 from robharness.store.suites import StoredSuite, find_suite, named_suite, no_suites, stored_suites
 from robharness.text import printable
 
-Given = Results | str | Path
+Given = Results | str | Location
 """An operand as it was given."""
 OpenSuite = Callable[[Path], Results]
 """A function that loads the stored results of a suite's file."""
@@ -37,13 +38,13 @@ class Operand:
     """
 
     load: Callable[[str], tuple[object, Side]]
-    store: Path | None = None
+    store: Location | None = None
     suites: tuple[str, ...] = ()
     suite: str = ""
 
 
 def open_sides(
-    given: Sequence[Given], request: Request, *, store: Path, limit: int | None, open_suite: OpenSuite
+    given: Sequence[Given], request: Request, *, store: Location, limit: int | None, open_suite: OpenSuite
 ) -> tuple[Side, Side]:
     """Return the sides of a comparison; one object twice if there is one operand.
 
@@ -75,14 +76,16 @@ def _nothing_else(side: Side, request: Request, *, is_repeated: bool) -> UserErr
 
 
 def _operand(
-    given: Given, at: int, request: Request, *, store: Path, limit: int | None, open_suite: OpenSuite
+    given: Given, at: int, request: Request, *, store: Location, limit: int | None, open_suite: OpenSuite
 ) -> Operand:
     """Return an operand; `at` is its place among the operands of the request. Raises UserError if it does not exist."""
     if isinstance(given, Results):
         name = f"{given.outline.suite.name} in {given.outline.store}"
         load = lambda _: (_place(given), _limited(side_of(given, name), limit))  # noqa: E731
         return Operand(suite=given.outline.suite.name, load=load)
-    path = Path(given)
+    path = location(given)
+    if isinstance(path, ObjectPath):
+        return _folder(path, limit)
     if path.is_dir() and _is_store(path):
         return _folder(path, limit)
     if path.suffix == ".json":
@@ -113,7 +116,7 @@ def _stored(stored: StoredSuite, limit: int | None) -> tuple[object, Side]:
 
 def _place(results: Results) -> object:
     """Return a value that is equal for the same cells of one store."""
-    return results.outline.store.resolve(), tuple(result.cell.key for result in results.cells)
+    return resolved(results.outline.store), tuple(result.cell.key for result in results.cells)
 
 
 def _is_store(path: Path) -> bool:
@@ -147,7 +150,7 @@ def _absent(path: Path, at: int, request: Request) -> UserError:
     return UserError(f"{path}: there is no such file, and no store. Try: ls {for_shell(folder)}")
 
 
-def _folder(path: Path, limit: int | None) -> Operand:
+def _folder(path: Location, limit: int | None) -> Operand:
     """Return a store as an operand. Raises UserError if it has no record of a suite."""
     folder = StoreFolder(path)
     suites = stored_suites(folder)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from robharness.errors import UserError, for_shell
+from robharness.locations import Location, location
 from robharness.planning.commands import DEFAULT_STORE
 
 
@@ -35,15 +36,15 @@ class Request:
         *,
         models: tuple[str, str] | None,
         suite: str | None,
-        store: str | Path,
+        store: str | Location,
         limit: int | None,
     ) -> Request:
         """Return the comparison that a call of Python asks for; operands that are no paths are named by their place."""
         words = [
-            repr(str(each)) if isinstance(each, str | Path) else name
+            repr(str(each)) if isinstance(each, str | PurePath) else name
             for each, name in zip(operands, ("before", "after"), strict=False)
         ]
-        options = [f"store={str(store)!r}"] if Path(store) != DEFAULT_STORE else []
+        options = [f"store={str(store)!r}"] if location(store) != DEFAULT_STORE else []
         options += [f"limit={limit}"] if limit is not None else []
         return cls(operands=tuple(words), models=models, suite=suite, options=tuple(options), is_call=True)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from robharness.engine.environment import threads_per_worker
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
@@ -19,7 +19,7 @@ from robharness.engine.summary import Summary
 from robharness.engine.units import UnitPlanner, next_unit
 from robharness.errors import UserError
 from robharness.findings import sentences
-from robharness.planning.cells import Plan
+from robharness.planning.cells import Cell, Plan
 from robharness.store.expected import checks
 from robharness.store.store import Store
 
@@ -78,7 +78,9 @@ def run_plan(
     if workers and threads is None:
         threads = threads_per_worker(workers)
     checked = checks(plan)
-    stored = {cell.key: store.verify(cell.key, plan.n, checked[cell.key]) for cell in plan.cells}
+    listed = store.listed()
+    counts = listed.map(lambda cell: listed.verify(cell.key, plan.n, checked[cell.key]), plan.cells)
+    stored = {cell.key: count for cell, count in zip(plan.cells, counts, strict=True)}
     summary = Summary()
     state = Scheduler(
         plan, store, listener, summary, executor,
@@ -99,17 +101,16 @@ def run_plan(
 
     try:
         listener.started(work, sum(1 for spans in state.missing_spans.values() if spans))
-        outdated = outdated_outcomes(plan, stored_provenance(plan, store))
+        outdated = outdated_outcomes(plan, stored_provenance(plan, listed))
         for found in (*outdated_trainings(plan), *outdated):
             state.warn(found)
         record = store.new_run()
         with interruptible(listener) as state.interrupted:
             if work:
                 state.loop(configs, write_record)
-            for cell in plan.cells if work or os.access(store.root, os.W_OK) else ():
-                store.join(cell.key, plan.n)
-                if store.spans(cell.key):
-                    store.describe(cell)  # again, if the description was lost or damaged
+            if work or store.files.is_writable(store.root):
+                listed = store.listed()
+                listed.map(partial(_complete, listed, plan.n), plan.cells)
     finally:
         listener.finished()
     summary.interrupted, summary.finished = state.interrupted.is_set(), True
@@ -117,3 +118,10 @@ def run_plan(
     if work:
         write_record()
     return summary
+
+
+def _complete(store: Store, n: int, cell: Cell) -> None:
+    """Join the parts of a cell if it is complete, and describe it again if its description was lost or damaged."""
+    store.join(cell.key, n)
+    if store.spans(cell.key):
+        store.describe(cell)

@@ -26,7 +26,7 @@ from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
 from robharness.engine.tracking import Tracker
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
-from robharness.errors import ContractViolation, StoreError, UserError, for_shell
+from robharness.errors import ContractViolation, StoreError, UserError
 from robharness.findings import Finding, finding
 from robharness.planning.cells import BLOCK, Cell, Plan
 from robharness.planning.commands import fresh_command
@@ -249,30 +249,36 @@ class Scheduler:
         speed.backward += event.passes.get("backward", 0)
         speed.seconds += event.seconds
         speed.waited += event.waited
-        missing = self.missing_of(unit)
+        stored = self.stored_spans(unit)
+        missing = {key: uncovered(spans, unit.span) for key, spans in stored.items()}
         self.tracker.check(state, unit, missing, self.failed)
         for key in unit.keys:
             if missing[key] and key not in self.failed and self.continues:
                 name = self.cells[label][key].name
                 self.losses[key] += 1
                 if self.losses[key] > MAX_LOSSES:
-                    command = f"df {for_shell(self.store.root)}"
+                    command = self.store.files.show_command(self.store.root)
                     raise StoreError(f"{self.store} loses parts of '{name}' after they are written. Try: {command}")
                 message = f"stored results of '{name}' disappeared, perhaps removed by another run"
                 self.warn(finding("outcomes-disappeared", message, hint="they are computed again"))
-            self.missing_spans[key] = self.still_open(key)  # another run may have stored some of them meanwhile
+            self.missing_spans[key] = self.still_open(
+                key, stored[key]
+            )  # another run may have stored some of them meanwhile
         self.tracker.unit_done(unit, event.seconds)
 
-    def missing_of(self, unit: Unit) -> dict[str, list[Span]]:
-        """Return the spans of a unit that the store misses, by key."""
-        return {key: self.store.missing(key, unit.span[1], unit.span[0]) for key in unit.keys}
+    def stored_spans(self, unit: Unit) -> dict[str, list[Span]]:
+        """Return the stored spans of the cells of a unit, by key; one listing each."""
+        return dict(zip(unit.keys, self.store.map(self.store.spans, unit.keys), strict=True))
 
-    def still_open(self, key: str) -> list[Span]:
-        """Return the spans of a cell that are missing and that no unit has."""
+    def still_open(self, key: str, stored: Sequence[Span]) -> list[Span]:
+        """Return the spans of a cell that are missing and that no unit has.
+
+        stored: the spans of the cell that are stored.
+        """
         assigned = [unit for state in self.workers for unit in (state.unit, state.prefetched) if unit] + self.retries
         start, stop = self.plan.span
         taken = [*(unit.span for unit in assigned if key in unit.keys), *self.given_up.get(key, ())]
-        return uncovered([*self.store.spans(key), *taken], (start, stop))
+        return uncovered([*stored, *taken], (start, stop))
 
     def worker_died(self, state: WorkerState, label: str, how: str) -> None:
         """Leave a dead worker's units to others and replace the worker. After MAX_DEATHS, a unit counts as failed."""
@@ -308,7 +314,7 @@ class Scheduler:
         key: of the cell that the worker computed; without any, all cells of the unit fail.
         """
         deaths = unit.deaths + 1
-        missing = self.missing_of(unit)
+        missing = {key: uncovered(spans, unit.span) for key, spans in self.stored_spans(unit).items()}
         self.tracker.check(state, unit, missing, self.failed)
         keys = tuple(key for key, spans in missing.items() if spans)
         if deaths >= MAX_DEATHS:
@@ -378,7 +384,8 @@ class Scheduler:
     def stored_of(self, label: str) -> list[dict[str, Any]]:
         """Return the provenances of the model's stored outcomes, also those of cells that are not selected."""
         cells = (*self.plan.cells, *self.plan.unselected_cells)
-        return [each for cell in cells if cell.model.label == label for each in self.store.provenance(cell.key)]
+        keys = [cell.key for cell in cells if cell.model.label == label]
+        return [each for found in self.store.map(self.store.provenance, keys) for each in found]
 
     def check_state(self, label: str, state: str) -> None:
         """Describe the model's cells in the store. Raises ContractViolation if other outcomes are of another network.
@@ -392,5 +399,4 @@ class Scheduler:
                 f"Raise its `revision`, or compute its cells again. Try: {fresh_command(self.plan, label)}",
                 by="model",
             )
-        for cell in self.cells[label].values():
-            self.store.describe(cell)
+        self.store.map(self.store.describe, self.cells[label].values())

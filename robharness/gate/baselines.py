@@ -10,7 +10,8 @@ from pathlib import Path
 from robharness.comparison.baseline import AbsentBaseline, DamagedBaseline, read_baseline
 from robharness.comparison.records import Side
 from robharness.comparison.sides import side_of
-from robharness.errors import BaselineError, UserError, as_path, check_folder, did_you_mean, for_shell
+from robharness.errors import BaselineError, UserError, as_path, did_you_mean, for_shell
+from robharness.locations import Location, location, resolved, store_location
 from robharness.planning.cells import Plan
 from robharness.store.results import Results
 from robharness.store.store import Store
@@ -78,7 +79,7 @@ def _find(given: str | Path | None, plan: Plan, update: bool) -> CheckBaseline:
             )
         return _file(suite.as_given(suite.path.with_name(suite.path.stem + SUFFIX)), plan, update)
     labels = [model.label for model in suite.models]
-    path = as_path(given, "`baseline` is a path or a label", 'baseline="suite.baseline.json"')
+    path = location(as_path(given, "`baseline` is a path or a label", 'baseline="suite.baseline.json"'))
     if isinstance(given, str) and given in labels:
         if update:
             raise _no_update(f"'{printable(given)}' is a model of the suite", plan)
@@ -88,11 +89,12 @@ def _find(given: str | Path | None, plan: Plan, update: bool) -> CheckBaseline:
                 f"Try: {plan.command('check')}"
             )
         return CheckBaseline(label=given)
-    mode = _mode(path)
+    mode = _mode(path) if isinstance(path, Path) else stat.S_IFDIR
     if stat.S_ISDIR(mode):
         if update:
             raise _no_update(f"{printable(path)} is a folder", plan)
         return CheckBaseline(side=_stored(path, plan))
+    assert isinstance(path, Path)
     if mode or path.suffix == ".json" or path.is_symlink():
         return _file(path, plan, update)
     near = did_you_mean(str(given), labels) or ", nor the label of a model."
@@ -131,15 +133,14 @@ def _elsewhere(path: Path, plan: Plan) -> str:
     return plan.command("check", "--baseline", for_shell(path.with_name(f"{path.stem}-2.json")), "--update")
 
 
-def _stored(path: Path, plan: Plan) -> Side:
+def _stored(path: Location, plan: Plan) -> Side:
     """Return the outcomes of the suite of the same name that was run last on another store."""
-    if os.path.realpath(path) == os.path.realpath(plan.store):
+    if resolved(path) == resolved(plan.store):
         raise UserError(
             f"{printable(path)} is the store of the present results, which would be compared with themselves. "
             f"Try: {plan.command('check', '--store', 'another-store')}"
         )
-    check_folder(path, "the store")
-    store = Store(path)
+    store = Store(store_location(path))
     found = find_suite(store, plan.suite.name)
     if found is None:
         raise BaselineError(

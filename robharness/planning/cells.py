@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from robharness.errors import UserError, glob_matches
 from robharness.findings import Finding, named_examples, sentences
+from robharness.locations import Location
 from robharness.planning.artefacts import Artefact
 from robharness.planning.commands import DEFAULT_STORE, command
 from robharness.planning.datasets import FixedDataset, NumberedDataset
@@ -288,7 +289,7 @@ class Plan:
     """The cells of a suite.
 
     data_root: the folder of data and weights.
-    store: the folder of the artefacts.
+    store: the store of the results and of the artefacts.
     limit: the number of examples that was requested; None for all.
     models: the models whose weights are available.
     cells: the cells to compute; empty if anything is missing.
@@ -302,7 +303,7 @@ class Plan:
 
     suite: Suite
     data_root: Path = Path()
-    store: Path = DEFAULT_STORE
+    store: Location = DEFAULT_STORE
     limit: int | None = None
     models: tuple[PlannedModel, ...] = ()
     data: PlannedData | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from robharness.errors import as_path, expanded, for_shell
+from robharness.locations import Location
 from robharness.suite import Suite, relative
 
 DEFAULT_STORE = Path(".robharness")
@@ -26,7 +27,7 @@ def command(
     suite: Suite,
     verb: str,
     *words: str,
-    store: Path = DEFAULT_STORE,
+    store: Location = DEFAULT_STORE,
     root: Path | None = None,
     limit: int | None = None,
 ) -> str:
@@ -46,7 +47,7 @@ def option_words(verb: str, options: Mapping[str, str], words: Sequence[str] = (
 
 
 def plan_options(
-    folder: Path, *, store: Path = DEFAULT_STORE, root: Path | None = None, limit: int | None = None
+    folder: Path, *, store: Location = DEFAULT_STORE, root: Path | None = None, limit: int | None = None
 ) -> dict[str, str]:
     """Return the options of a plan that are not at their defaults, with their values quoted for a shell.
 
@@ -56,7 +57,9 @@ def plan_options(
     limit: the number of examples; None for all.
     """
     options = {}
-    if folder / store != folder / DEFAULT_STORE:
+    if not isinstance(store, Path):
+        options["--store"] = for_shell(store)
+    elif folder / store != folder / DEFAULT_STORE:
         options["--store"] = for_shell(relative(folder / store, folder))
     if root is not None and folder / root != folder / expanded(os.environ.get("ROBHARNESS_DATA") or "data"):
         options["--data-root"] = for_shell(relative(folder / root, folder))

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from robharness.errors import UserError
 from robharness.findings import Finding
+from robharness.locations import Location, local_folder
 from robharness.planning.artefacts import FOLDER, failure_of
 from robharness.planning.cells import Plan
 from robharness.planning.commands import option_words
@@ -317,7 +318,7 @@ class PlanOutline:
     suite: SuiteOutline
     run: RunOutline
     options: Mapping[str, str]
-    store: Path
+    store: Location
     stored_pixels: Pixels | None = None
 
     @property
@@ -376,7 +377,7 @@ class PlanOutline:
         Before it, what the model needs may have failed, such as the computation of features.
         """
         hashes = (*model.needs, *([model.artefact] if model.artefact else []))
-        return next(filter(None, (failure_of(self.store / FOLDER / each) for each in hashes)), "")
+        return next(filter(None, (failure_of(local_folder(self.store) / FOLDER / each) for each in hashes)), "")
 
     def limited(self, n: int) -> PlanOutline:
         """Return the same with the first n examples of the fixed order, at most those of the data set."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from robharness.locations import Location, absolute
 from robharness.planning.commands import plan_options
 from robharness.planning.files import json_object
 from robharness.planning.identity import key_of
@@ -48,7 +49,7 @@ class OutlineFile:
     def moment(self) -> datetime:
         return datetime.fromisoformat(self.time)
 
-    def outline(self, store: Path) -> PlanOutline:
+    def outline(self, store: Location) -> PlanOutline:
         """Return the outline of the plan.
 
         store: the folder of results that holds the file, as it was given.
@@ -64,9 +65,7 @@ class OutlineFile:
             for each in self.run.findings
         )
         run = replace(self.run, findings=findings)
-        return PlanOutline(
-            suite=self.suite, run=run, options=options, store=store.absolute(), stored_pixels=self.pixels
-        )
+        return PlanOutline(suite=self.suite, run=run, options=options, store=absolute(store), stored_pixels=self.pixels)
 
 
 def as_record(outline: PlanOutline, time: datetime) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from robharness.errors import UserError, describe
 from robharness.findings import Finding
+from robharness.locations import Location, local_folder
 from robharness.planning.advice import advice, data_remarks, remarks_of
 from robharness.planning.cells import BLOCK, Cell, Plan, PlannedData, PlannedModel
 from robharness.planning.classes import absent_class_findings, chosen_classes
@@ -35,13 +36,13 @@ from robharness.suite import Data, Perturbation, Suite
 from robharness.text import is_valid
 
 
-def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = DEFAULT_STORE) -> Plan:
+def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Location = DEFAULT_STORE) -> Plan:
     """Plan the cells of a suite. Opens the data sets and hashes the weights; imports neither torch nor any network.
 
     suite: the resolved suite.
     data_root: the folder of data and weights.
     limit: the number of examples, a prefix of the fixed order; those of the suite if None.
-    store: the folder with the models that the suite trains.
+    store: the store with the models that the suite trains; of an object store, their copies on this machine count.
     """
     missing: list[UserError] = []
     data = _gather(missing, suite.data.entry, lambda: plan_data(suite, data_root, limit))
@@ -57,7 +58,7 @@ def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Path = 
         opened[split.name] = split.entry, known[key]
         return known[key]
 
-    planner = ModelPlanner(data_root, store, open_data)
+    planner = ModelPlanner(data_root, local_folder(store), open_data)
     models = [_gather(missing, ref.entry, planner.plan, ref) for ref in suite.models]
     for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
         _gather(missing, stored.entry, _open_stored, stored, data_root)

@@ -25,6 +25,7 @@ def run_started(plan: Plan, store: Store, options: Mapping[str, str | int | None
     """
     suite = plan.suite
     cells, pending = ([cell for cell in some if cell.is_own] for some in (plan.cells, plan.pending_cells))
+    listed = store.listed()
     facts: dict[str, str | int] = {
         "data": plan.data.name if plan.data else suite.data.name,
         "n": plan.n,
@@ -39,7 +40,7 @@ def run_started(plan: Plan, store: Store, options: Mapping[str, str | int | None
         title=suite.title or suite.name,
         models=tuple(model.label for model in suite.models),
         cells=tuple(cell.name for cell in (*cells, *pending)),
-        missing=sum(bool(store.missing(cell.key, plan.n)) for cell in cells) + len(pending),
+        missing=sum(bool(listed.missing(cell.key, plan.n)) for cell in cells) + len(pending),
         n=plan.n,
         command=plan.command("run"),
         store=str(store),
@@ -57,7 +58,7 @@ class CellNotifications:
 
     def __init__(self, plan: Plan, store: Store, registry: Registry) -> None:
         self.plan, self.registry = plan, registry
-        self._store = Store(store.root)  # its own, since reading adds findings to a store
+        self._store = Store(store.given)  # its own, since reading adds findings to a store
         self._waiting: dict[str, list[Cell]] = {}
         self._known: set[str] = set()
         self._failed: set[PluginOrigin] = set()

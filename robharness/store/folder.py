@@ -1,4 +1,4 @@
-"""The folder of a store: its name in messages, its findings, the records of runs, and writes and their errors."""
+"""The place of a store: its name in messages, its findings, the records of runs, and writes and their errors."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 from robharness.errors import StoreError, exists, for_shell, nearest_existing
 from robharness.findings import Finding, finding
-from robharness.planning.files import LARGEST_RECORD, json_object, read_record
-from robharness.reading import NotAFile, read_regular
-from robharness.store.files import FileSystem
+from robharness.locations import Location, absolute, location
+from robharness.planning.files import LARGEST_RECORD, json_object
+from robharness.reading import NotAFile
+from robharness.store.files import RemoteError, StoreFiles, open_files
 
 _NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 """Errors of writing that `ls` explains, as it does those of rights, and not the room on the disk."""
+
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def run_record(content: bytes) -> dict[str, Any]:
@@ -47,24 +54,46 @@ class Unreadable(StoreError):
 
 
 class StoreFolder:
-    """The folder of a store, which is made when the first file is written.
+    """The place of a store: a folder, which is made when the first file is written, or a prefix of an object store.
 
-    root: its absolute path, since a plugin may change the working directory. Its text is the path as given.
-    files: the file system.
+    given: its path, as it was given.
+    root: its absolute path, since a plugin may change the working directory.
+    files: its file system.
     findings: about the store itself: damaged files, no fsync, no locks.
     """
 
-    def __init__(self, root: str | Path, files: FileSystem | None = None) -> None:
-        self.root, self._given = Path(root).absolute(), str(root)
-        self.files = files or FileSystem()
+    def __init__(self, root: str | Location, files: StoreFiles | None = None, *, is_read_only: bool = False) -> None:
+        """Open a store.
+
+        files: in place of those of the root.
+        is_read_only: whether every change is refused, for reports from a store alone.
+        Raises UserError if the library of an object store is not installed.
+        """
+        self.given = location(root)
+        self._text = str(root) if isinstance(self.given, Path) else str(self.given)
+        self.root = absolute(self.given)
+        self.files: StoreFiles = files or open_files(self.root, is_read_only=is_read_only)
         self.findings: list[Finding] = []
 
     def __str__(self) -> str:
-        return self._given
+        return self._text
 
-    def shown(self, path: Path) -> Path:
+    def listed(self) -> Self:
+        """Return the same store with one listing of all its files, for reading much of it; see `StoreFiles.listed`."""
+        same = copy(self)
+        same.files = self.files.listed(self.root)
+        return same
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Apply a function that waits for the store to each item, several at once if that pays off."""
+        if self.files.parallel == 1:
+            return list(map(function, items))
+        with ThreadPoolExecutor(self.files.parallel) as threads:
+            return list(threads.map(function, items))
+
+    def shown(self, path: Location) -> Location:
         """Return a path for messages: below the folder as it was given, if the path lies in the store."""
-        return Path(self._given) / path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        return self.given / path.relative_to(self.root) if path.is_relative_to(self.root) else path
 
     @property
     def notes(self) -> list[str]:
@@ -76,7 +105,7 @@ class StoreFolder:
         if found not in self.findings:
             self.findings.append(found)
 
-    def add_damage(self, path: Path, reason: object, effect: str) -> None:
+    def add_damage(self, path: Location, reason: object, effect: str) -> None:
         """Add a finding about a damaged record.
 
         effect: what the damage means for a run, as the end of the sentence.
@@ -85,51 +114,51 @@ class StoreFolder:
 
     # --- runs --------------------------------------------------------------------------------------------------
 
-    def new_run(self) -> Path:
+    def new_run(self) -> Location:
         """Return a path for the record of a run. It is unique even if clocks are wrong."""
         moment = datetime.fromtimestamp(self.files.time(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         return self.root / "runs" / f"{moment}-{os.getpid()}-{uuid4().hex[:8]}.json"
 
-    def run_files(self) -> list[Path]:
+    def run_files(self) -> list[Location]:
         """The files of the records of runs, the latest last."""
         return [self.root / "runs" / name for name in self.names(self.root / "runs") if name.endswith(".json")]
 
     def runs(self) -> list[dict[str, Any]]:
         """The records of all runs, the latest last. Records that cannot be read are left out."""
-        found = []
-        for path in self.run_files():
-            with contextlib.suppress(OSError, ValueError):
-                found.append(run_record(read_regular(path, LARGEST_RECORD)))
-        return found
+        return [record for record in self.map(self._run, self.run_files()) if record is not None]
+
+    def _run(self, path: Location) -> dict[str, Any] | None:
+        with contextlib.suppress(OSError, ValueError):
+            return run_record(self.files.read(path, LARGEST_RECORD))
+        return None
 
     # --- reading -----------------------------------------------------------------------------------------------
 
-    def names(self, folder: Path) -> list[str]:
+    def names(self, folder: Location) -> list[str]:
         """The names of the files in a folder, in order; none if there is no such folder.
 
         Raises Unreadable if it cannot be listed.
         """
         try:
-            return sorted(os.listdir(folder))
+            return self.files.names(folder)
+        except RemoteError as error:
+            reason, command = error.strerror, error.hint
         except OSError as error:
-            is_absent, nearest = isinstance(error, FileNotFoundError), nearest_existing(folder)
-            if is_absent and exists(nearest):
-                return []
-            shown = self.shown(nearest)
+            shown = self.shown(nearest_existing(Path(folder)))
+            is_absent = isinstance(error, FileNotFoundError)
             reason = f"{shown} is a link to nothing" if is_absent else error.strerror
-            raise Unreadable(f"the store {self} cannot be read: {reason}. Try: ls -ld {for_shell(shown)}") from None
+            command = f"ls -ld {for_shell(shown)}"
+        raise Unreadable(f"the store {self} cannot be read: {reason}. Try: {command}")
 
-    def record(self, path: Path) -> dict[str, Any] | None:
+    def record(self, path: Location) -> dict[str, Any] | None:
         """Read a file with one JSON object. Returns None if there is no such file.
 
         Raises ValueError, with the reason, if it is damaged: other content, or no file at all. Raises Unreadable if it
         cannot be read.
         """
         try:
-            return read_record(path)
+            return json_object(self.files.read(path, LARGEST_RECORD))
         except FileNotFoundError:
-            if path.is_symlink():
-                raise ValueError("it is a link to nothing") from None
             return None
         except NotAFile as error:
             raise ValueError(error.strerror) from None
@@ -138,22 +167,28 @@ class StoreFolder:
                 raise ValueError(error.strerror) from None
             raise self.unreadable(path, error) from None
 
-    def unreadable(self, path: Path, error: OSError) -> Unreadable:
+    def unreadable(self, path: Location, error: OSError) -> Unreadable:
         """Return the error for a file that cannot be read."""
-        folder = self.shown(nearest_existing(path.parent))
-        return Unreadable(f"{self.shown(path)} cannot be read: {error.strerror}. Try: ls -l {for_shell(folder)}")
+        if isinstance(error, RemoteError):
+            command = error.hint
+        else:
+            command = f"ls -l {for_shell(self.shown(nearest_existing(Path(path.parent))))}"
+        return Unreadable(f"{self.shown(path)} cannot be read: {error.strerror}. Try: {command}")
+
+    def remove_command(self, place: Location) -> str:
+        """Return the command that removes a place of the store, with all that is in it."""
+        return self.files.remove_command(self.shown(place))
 
     # --- writing -----------------------------------------------------------------------------------------------
 
-    def write_json(self, path: Path, facts: Mapping[str, Any]) -> None:
+    def write_json(self, path: Location, facts: Mapping[str, Any]) -> None:
         """Write or replace a file with one JSON object, e.g. the record of a run at a path from `new_run`."""
         self.write(path, json.dumps(dict(facts), indent=1, default=str).encode())
 
-    def write(self, path: Path, content: bytes) -> None:
+    def write(self, path: Location, content: bytes) -> None:
         """Write or replace a file. A folder of this name is set aside. Raises StoreError."""
         with self.translate_os_errors():
-            if path.is_dir() and not path.is_symlink():
-                self.files.rename(path, path.with_name(f"{path.name}.{uuid4().hex[:8]}.damaged"))
+            self.files.make_room(path)
             self.files.write(path, content)
 
     @contextlib.contextmanager
@@ -161,18 +196,20 @@ class StoreFolder:
         """Raise StoreError for an OSError of the block, which writes. Note it if the file system has no fsync."""
         try:
             yield
+        except RemoteError as error:
+            raise self._unwritable(error, error.hint) from error
         except OSError as error:
-            folder, name = nearest_existing(self.root), error.filename2 or error.filename  # the target of a rename
+            folder, name = (
+                nearest_existing(Path(self.root)),
+                error.filename2 or error.filename,
+            )  # the target of a rename
             place = nearest_existing(Path(os.fsdecode(name))) if isinstance(name, str | bytes) else folder
             command = f"df -h {for_shell(self.shown(folder))}"
             if error.errno in _NO_RIGHTS:
                 command = f"ls -ld {for_shell(self.shown(folder))}"
             elif error.errno in _IN_THE_WAY or not exists(place):  # a link to nothing
                 command = f"ls -ld {for_shell(self.shown(place))}"
-            raise StoreError(
-                f"the store {self} cannot be written: {error.strerror or error}. What is stored is intact. "
-                f"Try: {command}"
-            ) from error
+            raise self._unwritable(error, command) from error
         finally:
             if self.files.lacks_fsync:
                 message = (
@@ -180,3 +217,7 @@ class StoreFolder:
                     "outcomes; the next run of the suite finds and computes these again"
                 )
                 self.add_finding(finding("no-fsync", message))
+
+    def _unwritable(self, error: OSError, command: str) -> StoreError:
+        reason = error.strerror or error
+        return StoreError(f"the store {self} cannot be written: {reason}. What is stored is intact. Try: {command}")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robharness.errors import StoreError, for_shell, nearest_existing, why_no_folder
+from robharness.errors import StoreError, for_shell, nearest_existing
+from robharness.locations import Location
 from robharness.planning.identity import KEY_LENGTH
 from robharness.store.folder import StoreFolder, Unreadable
 
@@ -26,7 +27,7 @@ class ListedCell:
     problem: why it cannot be read as a cell; empty if it can.
     """
 
-    folder: Path
+    folder: Location
     key: str
     problem: str = ""
 
@@ -36,8 +37,8 @@ def check_folders(store: StoreFolder) -> None:
     cells = store.root / "cells"
     groups = [cells / name for name in store.names(cells) if _GROUP.fullmatch(name)]
     for path in (cells, *groups, store.root / "runs", store.root / "suites"):
-        if reason := why_no_folder(path):
-            place = for_shell(store.shown(nearest_existing(path)))
+        if reason := store.files.why_no_folder(path):
+            place = for_shell(store.shown(nearest_existing(Path(path))))
             raise StoreError(f"{store.shown(path)} can be no folder of results: {reason}. Try: ls -ld {place}")
 
 
@@ -48,7 +49,7 @@ def list_cells(store: StoreFolder) -> Iterator[ListedCell]:
     """
     root = store.root / "cells"
     for group in store.names(root):
-        if not _GROUP.fullmatch(group) and not (root / group).is_dir():  # somebody's file
+        if not _GROUP.fullmatch(group) and not store.files.is_folder(root / group):  # somebody's file
             continue
         try:
             names = store.names(root / group)
@@ -60,12 +61,12 @@ def list_cells(store: StoreFolder) -> Iterator[ListedCell]:
                 yield found
 
 
-def _listed(store: StoreFolder, folder: Path) -> ListedCell | None:
+def _listed(store: StoreFolder, folder: Location) -> ListedCell | None:
     """Return the cell in a folder, or None if there is none."""
     key, is_key = folder.name, _KEY.fullmatch(folder.name) is not None
     try:
         stored = [name for name in store.names(folder) if PART.fullmatch(name) or FAILED.fullmatch(name)]
-        has_description = (folder / "cell.json").is_file()
+        has_description = store.files.is_file(folder / "cell.json")
     except Unreadable as error:
         return ListedCell(folder=folder, key=key, problem=str(error)) if is_key else None
     if not stored and not has_description:

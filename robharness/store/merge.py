@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from robharness.errors import StoreError, UserError, for_shell, nearest_existing, why_no_folder
+from robharness.errors import StoreError, UserError, for_shell, nearest_existing
+from robharness.locations import Location
 from robharness.planning import artefacts
 from robharness.planning.identity import key_of
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.folder import Unreadable, run_record
-from robharness.store.listing import list_cells
+from robharness.store.listing import ListedCell, list_cells
 from robharness.store.parts import ADDED, Part, Rows
 from robharness.store.spans import uncovered
 from robharness.store.store import Store
@@ -48,6 +49,7 @@ class Merged:
     def add(self, cell: Merged) -> None:
         for name in ("copied", "cells", "present", "common", "differing"):
             setattr(self, name, getattr(self, name) + getattr(cell, name))
+        self.problems += cell.problems
 
     def listed(self, entries: Callable[[], Iterable[T]]) -> list[T]:
         """Return the entries of a folder; none, with a problem, if it cannot be listed."""
@@ -65,25 +67,19 @@ def merge(into: Store, source: Store) -> Merged:
     damaged part is set aside in `source`.
     Raises StoreError if `source` is no store, or if `into` cannot be written.
     """
-    trained = ArtefactStore(source)
-    if not any(folder.is_dir() for folder in (source.root / "cells", trained.root)):
-        raise StoreError(f"{source} is no store: it has no folder 'cells'. Try: ls {for_shell(str(source))}")
-    merged = Merged()
+    into, source = into.listed(), source.listed()
+    if not any(source.files.is_folder(source.root / name) for name in ("cells", artefacts.FOLDER)):
+        command = source.files.show_command(source.given)
+        raise StoreError(f"{source} is no store: it has no folder 'cells'. Try: {command}")
+    merged, trained = Merged(), ArtefactStore(source)
     for folder in merged.listed(trained.folders):
         try:
-            merged.artefacts += _merge_artefact(ArtefactStore(into), folder)
+            merged.artefacts += _merge_artefact(ArtefactStore(into), trained, folder)
         except _Refused as error:
-            merged.problems.append(f"{folder}: {error}")
-    for listed in merged.listed(lambda: list_cells(source)):
-        shown = source.shown(listed.folder)
-        if listed.problem:
-            merged.problems.append(f"{shown}: {listed.problem}. To leave it out: rm -r {for_shell(shown)}")
-            continue
-        try:
-            cell = source.retry_reads(listed.key, partial(_merge_cell, into, source, listed.key))
-            merged.add(cell)
-        except (_Refused, Unreadable) as error:
-            merged.problems.append(f"{shown}: {error}")
+            merged.problems.append(f"{trained.place(folder.name)}: {error}")
+    slower = into if into.files.parallel > source.files.parallel else source
+    for cell in slower.map(partial(_merge_listed, into, source), merged.listed(lambda: list_cells(source))):
+        merged.add(cell)
     for path in merged.listed(lambda: suite_files(source)):
         try:
             merged.suites += _merge_suite(into, source, path)
@@ -102,26 +98,26 @@ class _Refused(Exception):
     """The reason why a cell, an artefact or the record of a run is not copied."""
 
 
-def _merge_run(into: Store, source: Store, path: Path) -> None:
+def _merge_run(into: Store, source: Store, path: Location) -> None:
     place = into.root / "runs" / path.name
-    if place.exists():
+    if into.files.is_file(place):
         return
     try:
         content = source.files.read(path)
         run_record(content)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        leave_out = f"To leave it out: rm -r {for_shell(source.shown(path))}"
+        leave_out = f"To leave it out: {source.remove_command(path)}"
         raise _Refused(f"it is no record of a run ({reason}). {leave_out}") from None
     into.write(place, content)
 
 
-def _merge_suite(into: Store, source: Store, path: Path) -> bool:
+def _merge_suite(into: Store, source: Store, path: Location) -> bool:
     """Copy the record of a suite unless `into` has that of a later run. Return whether it was copied."""
     place = into.root / path.relative_to(source.root)
     theirs, ours = read_suite(source, path), read_suite(into, place)
     if theirs.file is None:
-        leave_out = f"To leave it out: rm -r {for_shell(source.shown(path))}"
+        leave_out = f"To leave it out: {source.remove_command(path)}"
         raise _Refused(f"{source.shown(path)}: {theirs.reason}. {leave_out}")
     if ours.file is not None and ours.file.moment >= theirs.file.moment:
         return False
@@ -129,10 +125,12 @@ def _merge_suite(into: Store, source: Store, path: Path) -> bool:
     return True
 
 
-def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
-    """Copy an intact artefact unless `into` has it. Return whether it was copied."""
-    place = into.root / folder.name
-    leave_out = f"To leave the artefact out: rm -r {for_shell(folder)}"
+def _merge_artefact(into: ArtefactStore, source: ArtefactStore, folder: Path) -> bool:
+    """Copy an intact artefact unless `into` has it. Return whether it was copied.
+
+    folder: one of the source's `folders`.
+    """
+    leave_out = f"To leave the artefact out: {source.remove_command(folder)}"
     try:
         damage = artefacts.damage(folder) or _strange_file(folder)
     except UserError as error:
@@ -141,16 +139,18 @@ def _merge_artefact(into: ArtefactStore, folder: Path) -> bool:
         raise _Refused(f"{damage}. {leave_out}")
     if key_of(artefacts.read(folder / artefacts.TRAINING_SPEC)) != folder.name:
         raise _Refused(f"{artefacts.TRAINING_SPEC} does not belong to its name. {leave_out}")
-    if found := why_no_folder(place):
+    if found := into.why_no_place(folder.name):
+        place = into.root / folder.name
         raise _Refused(f"{place} can be no folder: {found}. Try: ls -ld {for_shell(nearest_existing(place))}")
-    if place.exists():
-        if artefacts.sha256_of(place) != artefacts.sha256_of(folder):
-            raise _Refused(
-                f"{place} has other weights of the same training; it is not replaced, and the cells stay separate"
-            )
-        return False
-    into.copy(folder)
-    return True
+    present = into.sha256(folder.name)
+    if present is None:
+        into.copy(folder)
+    elif present != artefacts.sha256_of(folder):
+        raise _Refused(
+            f"{into.place(folder.name)} has other weights of the same training; it is not replaced, and the cells stay "
+            f"separate"
+        )
+    return present is None
 
 
 def _strange_file(folder: Path) -> str:
@@ -161,9 +161,21 @@ def _strange_file(folder: Path) -> str:
     return ""
 
 
+def _merge_listed(into: Store, source: Store, listed: ListedCell) -> Merged:
+    """Copy what `into` lacks of a cell, or return the problem."""
+    shown = source.shown(listed.folder)
+    if listed.problem:
+        leave_out = f"To leave it out: {source.remove_command(listed.folder)}"
+        return Merged(problems=[f"{shown}: {listed.problem}. {leave_out}"])
+    try:
+        return source.retry_reads(listed.key, partial(_merge_cell, into, source, listed.key))
+    except (_Refused, Unreadable) as error:
+        return Merged(problems=[f"{shown}: {error}"])
+
+
 def _merge_cell(into: Store, source: Store, key: str) -> Merged:
     theirs, ours = source.description(key), into.description(key)
-    leave_out = f"To leave the cell out: rm -r {for_shell(source.shown(source.folder(key)))}"
+    leave_out = f"To leave the cell out: {source.remove_command(source.folder(key))}"
     if theirs is None:
         raise _Refused("cell.json cannot be read. To write it again, run its suite on that store")
     if key_of(theirs["identity"]) != key:

@@ -340,9 +340,10 @@ def load_cells(
     identities: everything that can change an outcome of a cell, by its key, as far as it is known.
     confidences: see `load`.
     """
+    store = store.listed()
     columns = (*EAGER_COLUMNS, *(("confidence",) if confidences else ()))
     cells = [replace(cell, identity=identities.get(cell.key, {})) for cell in outline.cells]
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
+    with ThreadPoolExecutor(max(min(READERS, os.cpu_count() or 1), store.files.parallel)) as readers:
         found = list(readers.map(lambda cell: _load_cell(outline, cell, store, checked[cell.key], columns), cells))
     return Results(
         outline=outline,

@@ -20,18 +20,18 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from robharness.errors import StoreError, for_shell
+from robharness.errors import StoreError
 from robharness.findings import finding
+from robharness.locations import Location
 from robharness.planning.cells import Cell
 from robharness.planning.identity import key_of
 from robharness.reading import NotAFile
 from robharness.store.failures import Failure
-from robharness.store.files import FileSystem
+from robharness.store.files import RemoteError, StoreFiles
 from robharness.store.folder import StoreFolder
 from robharness.store.listing import FAILED, PART, list_cells
 from robharness.store.parts import (
@@ -64,14 +64,14 @@ T = TypeVar("T")
 class Store(StoreFolder):
     """The cells in the folder of a store: their descriptions, outcomes and failures."""
 
-    def __init__(self, root: str | Path, files: FileSystem | None = None) -> None:
-        super().__init__(root, files)
+    def __init__(self, root: str | Location, files: StoreFiles | None = None, *, is_read_only: bool = False) -> None:
+        super().__init__(root, files, is_read_only=is_read_only)
         self._damaged: set[tuple[str, Part]] = set()  # parts that could not be renamed, e.g. in a read-only folder
         self._provenances: dict[tuple[str, Part], Provenances] = {}  # never stale: a part's name has its checksum
 
     # --- cells -------------------------------------------------------------------------------------------------
 
-    def folder(self, key: str) -> Path:
+    def folder(self, key: str) -> Location:
         return self.root / "cells" / key[:2] / key
 
     def describe(self, cell: Cell) -> None:
@@ -160,9 +160,7 @@ class Store(StoreFolder):
         self.note_overlaps(key)
         rows = self._read(key, end, None)
         joined = self._write_table(key, 0, rows.table, rows.provenance, rows.passes)
-        for part in parts:
-            if part.stop <= end and part != joined:
-                self.files.unlink(self.folder(key) / part.name)
+        self.files.remove([self.folder(key) / part.name for part in parts if part.stop <= end and part != joined])
 
     def read(self, key: str, n: int, columns: Sequence[str] | None = None, *, check: Check | None = None) -> Rows:
         """Read the outcomes of the covered positions below n, each once, in order.
@@ -191,7 +189,7 @@ class Store(StoreFolder):
             folder = self.shown(self.folder(key))
             raise StoreError(
                 f"the files of outcomes in {folder} do not fit together: {' '.join(str(error).split())}. To compute "
-                f"the cell again, remove it and run its suite. Try: rm -r {for_shell(folder)}"
+                f"the cell again, remove it and run its suite. Try: {self.remove_command(self.folder(key))}"
             ) from None
         joined = positions[-1] if len(positions) <= 2 else np.concatenate(positions)
         return Rows(table=table, names=tuple(names), positions=joined, provenance=provenances, passes=passes)
@@ -245,9 +243,7 @@ class Store(StoreFolder):
                     stored, right, position = stored + last - first, right + int(correct.sum()), last
                     passes = total(passes, content.passes_of(last - first))
         with contextlib.suppress(OSError):  # a read-only store has no temporary files
-            for path in self.folder(key).glob(".*.tmp"):
-                if self.files.time() - path.stat().st_mtime > STALE_SECONDS:
-                    self.files.unlink(path)
+            self.files.remove_temporary(self.folder(key), STALE_SECONDS)
         return Counts(stored, right, passes)
 
     def provenance(self, key: str) -> list[dict[str, Any]]:
@@ -290,14 +286,21 @@ class Store(StoreFolder):
     def _bytes(self, key: str, part: Part) -> bytes:
         path = self.folder(key) / part.name
         try:
-            return self.files.read(path)
+            return self.files.read_part(path, part.checksum)
+        except FileNotFoundError:
+            raise
         except OSError as error:
-            is_gone = isinstance(error, FileNotFoundError) and not path.is_symlink()
-            if is_gone or error.errno == errno.ESTALE:  # on network file systems: another machine removed the file
+            if error.errno == errno.ESTALE:  # on network file systems: another machine removed the file
                 raise FileNotFoundError(path) from None
-            is_link = isinstance(error, FileNotFoundError) or error.errno == errno.ELOOP
-            if error.errno == errno.EIO or isinstance(error, NotAFile) or is_link:  # the disk is failing, or no file
-                reason = "it is a link to nothing" if is_link else error.strerror or str(error)
+            is_loop = error.errno == errno.ELOOP
+            if (
+                isinstance(error, NotAFile)
+                or is_loop
+                or (error.errno == errno.EIO and not isinstance(error, RemoteError))
+            ):
+                reason = (
+                    "it is a link to nothing" if is_loop else error.strerror or str(error)
+                )  # or the disk is failing
                 self._set_aside(key, part, reason)
                 raise DamagedPart(reason) from None
             raise self.unreadable(path, error) from None
@@ -305,7 +308,7 @@ class Store(StoreFolder):
     def _set_aside(self, key: str, part: Part, reason: str) -> None:
         path = self.folder(key) / part.name
         try:
-            self.files.rename(path, path.with_name(f"{path.name}.damaged"))
+            self.files.set_aside(path, path.with_name(f"{path.name}.damaged"))
         except OSError:  # if it cannot be renamed, this object skips it
             self._damaged.add((key, part))
         damaged = f"{self.shown(path)} is damaged ({reason})"
@@ -325,15 +328,14 @@ class Store(StoreFolder):
         folder = self.shown(self.folder(key))
         raise StoreError(
             f"parts of {folder} disappeared {RACES} times while they were read; perhaps another process "
-            f"deletes files. Try: ls -la {for_shell(folder)}"
+            f"deletes files. Try: {self.files.show_command(folder)}"
         )
 
     def forget(self, key: str) -> None:
         """Remove a cell's outcomes, failures and description, so that the next run computes it again."""
         with self.translate_os_errors():
             for pattern in (PART, FAILED):
-                for match in self._files(key, pattern):
-                    self.files.unlink(self.folder(key) / match.group())
+                self.files.remove([self.folder(key) / match.group() for match in self._files(key, pattern)])
             self.files.unlink(self.folder(key) / "cell.json")
 
     # --- failures and runs -------------------------------------------------------------------------------------
@@ -392,6 +394,9 @@ class Store(StoreFolder):
         return part
 
     def _write_part(self, key: str, part: Part, content: bytes, provenances: Provenances) -> None:
-        self.write(self.folder(key) / part.name, content)
+        path = self.folder(key) / part.name
+        with self.translate_os_errors():
+            self.files.make_room(path)
+            self.files.create(path, content)
         self._provenances[key, part] = provenances
         self._damaged.discard((key, part))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from robharness.errors import StoreError, UserError, did_you_mean, exists, for_shell
 from robharness.findings import finding
+from robharness.locations import Location
 from robharness.planning.commands import fresh_command
 from robharness.planning.outline import PlanOutline
 from robharness.planning.outline_files import (
@@ -27,11 +28,9 @@ from robharness.planning.outline_files import (
     parse,
     stem_of,
 )
-from robharness.reading import read_regular
 from robharness.store.agreement import SeenExamples
 from robharness.store.expected import ExpectedOutcomes
 from robharness.store.failures import Failure
-from robharness.store.files import ReadOnly
 from robharness.store.folder import StoreFolder
 from robharness.store.results import CellResult, Results, load_cells
 from robharness.store.store import Store
@@ -53,8 +52,8 @@ class StoredSuite:
     reason: why it cannot be read; empty if it can.
     """
 
-    store: Path
-    path: Path
+    store: Location
+    path: Location
     name: str
     digest: str
     file: OutlineFile | None
@@ -90,7 +89,7 @@ class StoredSuite:
     @property
     def complete_cells(self) -> int:
         """The number of cells whose outcomes are all stored, by the names of their files. Raises StoreError."""
-        store, outline = Store(self.store, ReadOnly()), self.outline
+        store, outline = Store(self.store, is_read_only=True).listed(), self.outline
         return sum(not store.missing(entry.key, outline.n) for entry in outline.suite.cells)
 
     def results(self, limit: int | None = None, *, confidences: bool = False) -> Results:
@@ -103,10 +102,10 @@ class StoredSuite:
         confidences: see `robharness.store.results.load`.
         Raises StoreError for a record that cannot be read, and for a newer schema.
         """
-        store, outline = Store(self.store, ReadOnly()), self.outline
+        store, outline = Store(self.store, is_read_only=True).listed(), self.outline
         outline, seen = outline.limited(limit) if limit else outline, SeenExamples()
         checked = {cell.key: ExpectedOutcomes(cell, seen) for cell in outline.cells}
-        described = {key: store.description(key) for key in checked}
+        described = dict(zip(checked, store.map(store.description, checked), strict=True))
         identities = {key: found["identity"] for key, found in described.items() if found is not None}
         for other in stored_suites(store):
             if other.problem and other.name == self.name:
@@ -120,7 +119,7 @@ class StoredSuite:
         return results.with_cells(agreeing)
 
 
-def _without_outcomes(outline: PlanOutline, result: CellResult, store: Path) -> CellResult:
+def _without_outcomes(outline: PlanOutline, result: CellResult, store: Location) -> CellResult:
     again = fresh_command(outline, result.cell.name)
     return result.discarded(
         Failure(
@@ -148,25 +147,23 @@ def record_suite(store: Store, outline: PlanOutline, *, is_computed: bool) -> No
         store.write_json(path, record)
 
 
-def read_suite(store: StoreFolder, path: Path) -> StoredSuite:
+def read_suite(store: StoreFolder, path: Location) -> StoredSuite:
     """Read the record of a suite, or say why it cannot be read.
 
     path: of a file in the folder of the records.
     """
     match, file, reason = _STEM.fullmatch(path.stem), None, ""
     try:
-        file = parse(read_regular(path, LARGEST_OUTLINE), path.stem)
+        file = parse(store.files.read(path, LARGEST_OUTLINE), path.stem)
     except ValueError as error:
         reason = str(error)
     except OSError as error:
         reason = str(error.strerror)
     name, digest = (match[1], match[2]) if match else (path.stem, "")
-    return StoredSuite(
-        store=Path(str(store)), path=store.shown(path), name=name, digest=digest, file=file, reason=reason
-    )
+    return StoredSuite(store=store.given, path=store.shown(path), name=name, digest=digest, file=file, reason=reason)
 
 
-def suite_files(store: StoreFolder) -> list[Path]:
+def suite_files(store: StoreFolder) -> list[Location]:
     """The files of the records of suites. Raises Unreadable if they cannot be listed."""
     folder = store.root / FOLDER
     return [folder / name for name in store.names(folder) if name.endswith(".json") and not name.startswith(".")]
@@ -177,7 +174,7 @@ def stored_suites(store: StoreFolder) -> list[StoredSuite]:
 
     Raises Unreadable if they cannot be listed.
     """
-    found = [read_suite(store, path) for path in suite_files(store)]
+    found = store.map(lambda path: read_suite(store, path), suite_files(store))
     oldest = datetime(1, 1, 1, tzinfo=UTC)
     return sorted(found, key=lambda each: each.file.moment if each.file else oldest, reverse=True)
 
@@ -216,7 +213,7 @@ def named_suite(suite: object, store: StoreFolder) -> StoredSuite | None:
 
 def no_suites(store: StoreFolder) -> str:
     """Say why a store has no record of a suite, and what to do: it is empty, or an earlier version wrote it."""
-    cells = len(Store(store.root).cell_keys())
+    cells = len(Store(store.root).listed().cell_keys())
     if not cells:
         return f"no suites in {store}: nothing has run there. Try: robharness run --help"
     paths = [run["suite"] for run in store.runs() if isinstance(run.get("suite"), str)]

@@ -125,7 +125,7 @@ def _made(product: Product, store: Store, listener: TrainingListener, machine: M
         begun = time.perf_counter()
         try:
             if isinstance(product, PlannedFeatures):
-                provenance = run_features(product, store.files, listener, machine)
+                provenance = run_features(product, artefacts.local_files, listener, machine)
             else:
                 provenance = run_trainer(product, listener, machine)
                 _check_weights(artefact.unfinished / WEIGHTS)
