@@ -122,7 +122,7 @@ class CoverageStore(Store):
     def describe(self, cell: Cell) -> None:
         self.calls["description"] += 1
 
-    def join(self, key: str, n: int) -> None:
+    def join(self, key: str, stop: int, start: int = 0) -> None:
         self.calls["join"] += 1
 
     def write_json(self, path: Any, facts: Mapping[str, Any]) -> None:
