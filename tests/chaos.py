@@ -163,9 +163,9 @@ class TrappedStore(Store):
 
     files: Trap
 
-    def join(self, key: str, n: int) -> None:
+    def join(self, key: str, stop: int, start: int = 0) -> None:
         self.files.joining = True
-        super().join(key, n)
+        super().join(key, stop, start)
         self.files.joining = False
 
 

@@ -222,3 +222,28 @@ def test_a_live_network_is_unchanged_and_needs_a_unique_label(suite, run, toys):
     assert all(parameter.requires_grad for parameter in mine.parameters())
     with pytest.raises(UserError, match="the suite already has a model with the label 'Net'"):
         run(suite(), models={"Net": mine})
+
+
+def test_complete_cells_are_joined_while_others_are_computed(suite, toys, tmp_path):
+    """A thread joins the cells of the first model while the second one is computed."""
+    models = [{"model": "toys/net", "label": label} for label in ("First", "Second")]
+    models[1]["megabytes"] = 1
+    plan, store, seen = api.plan(suite(models=models), plugins=[toys]), Store(tmp_path), []
+
+    class Watcher(listeners.Silent):
+        def cell_done(self, cell, span, failure):
+            if cell.model.label == "Second" and not seen:
+                deadline = time.monotonic() + 60
+                while time.monotonic() < deadline and not all(map(is_joined, plan.cells[: len(plan.cells) // 2])):
+                    time.sleep(0.02)
+                seen.extend(map(is_joined, plan.cells))
+
+    def is_joined(cell):
+        return store.spans(cell.key) == [(0, plan.n)]
+
+    def passes(keys, missing_spans, size, multiple=1):
+        return units.next_unit(keys, missing_spans, 4, multiple)
+
+    run_plan(plan, store, Watcher(), batch_size=4, plan_unit=passes)
+    assert seen == [True] * (len(seen) // 2) + [False] * (len(seen) // 2)
+    assert all(map(is_joined, plan.cells))

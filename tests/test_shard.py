@@ -272,3 +272,17 @@ def test_a_limit_is_a_prefix_and_nothing_is_computed_twice(run, suite, toys, tmp
     assert computed == [4 * 10, 4 * 10, 4 * 4, 4 * 16]
     run(suite(), store="whole")
     assert outcomes(tmp_path, suite, toys, "store") == outcomes(tmp_path, suite, toys, "whole")
+
+
+def test_a_shard_joins_its_own_parts_and_the_last_one_all_of_them(suite, run, toys, tmp_path):
+    """Parts of other shards stay as they are, since these may be running."""
+    source, store = suite(), Store(tmp_path / "store")
+    plan = api.plan(source, plugins=[toys])
+    for index in (1, 3):
+        run(source, shard=(index, 3), batch_size=2)
+    spans = [plan.shard(index, 3).span for index in (1, 2, 3)]
+    assert all(store.spans(cell.key) == [spans[0], spans[2]] for cell in plan.cells)
+    found = run(source, shard=(2, 3), batch_size=2)
+    assert all(store.spans(cell.key) == [(0, plan.n)] for cell in plan.cells)
+    whole = run(source, "whole", batch_size=2)
+    assert [cell.accuracy for cell in found.cells] == [cell.accuracy for cell in whole.cells]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 
@@ -81,10 +82,11 @@ def run_plan(
     listed = store.listed()
     counts = listed.map(lambda cell: listed.verify(cell.key, plan.n, checked[cell.key]), plan.cells)
     stored = {cell.key: count for cell, count in zip(plan.cells, counts, strict=True)}
-    summary = Summary()
+    summary, joiner = Summary(), Joiner(store, plan)
     state = Scheduler(
         plan, store, listener, summary, executor,
         stored=stored, workers=count, stop_at_failure=stop_at_failure, plan_unit=plan_unit, observe_cell=observe_cell,
+        complete_cell=joiner.join,
     )  # fmt: skip
     work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
     facts = {"suite": str(plan.suite.path), "extends": [str(path) for path in plan.suite.extended],
@@ -106,11 +108,12 @@ def run_plan(
             state.warn(found)
         record = store.new_run()
         with interruptible(listener) as state.interrupted:
-            if work:
-                state.loop(configs, write_record)
+            with joiner:
+                if work:
+                    state.loop(configs, write_record)
             if work or store.files.is_writable(store.root):
                 listed = store.listed()
-                listed.map(partial(_complete, listed, plan.n), plan.cells)
+                listed.map(partial(_complete, listed, plan), plan.cells)
     finally:
         listener.finished()
     summary.interrupted, summary.finished = state.interrupted.is_set(), True
@@ -120,8 +123,44 @@ def run_plan(
     return summary
 
 
-def _complete(store: Store, n: int, cell: Cell) -> None:
-    """Join the parts of a cell if it is complete, and describe it again if its description was lost or damaged."""
-    store.join(cell.key, n)
+class Joiner:
+    """Joins the parts of complete cells in a thread while workers compute others.
+
+    A cell of a large suite has a part per unit, thousands in all: joined at the end alone, they would keep all workers
+    waiting for hours.
+    """
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self._store, self._span = store, plan.span
+        self._thread = ThreadPoolExecutor(1)
+        self._joined: dict[str, Future[None]] = {}
+
+    def join(self, cell: Cell) -> None:
+        """Join the parts of a cell, once in the life of this object."""
+        if cell.key not in self._joined:
+            start, stop = self._span
+            self._joined[cell.key] = self._thread.submit(self._store.join, cell.key, stop, start)
+
+    def __enter__(self) -> Joiner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        """Wait for the thread. After an exception, cells that are not joined yet are left as they are.
+
+        Raises StoreError if a cell could not be joined.
+        """
+        self._thread.shutdown(cancel_futures=kind is not None)
+        for joined in self._joined.values() if kind is None else ():
+            joined.result()
+
+
+def _complete(store: Store, plan: Plan, cell: Cell) -> None:
+    """Join the parts of the plan's positions and, if all are stored, of the whole cell, and describe it if needed.
+
+    A description that was lost or damaged is written again.
+    """
+    start, stop = plan.span
+    store.join(cell.key, stop, start)
+    store.join(cell.key, plan.n)
     if store.spans(cell.key):
         store.describe(cell)

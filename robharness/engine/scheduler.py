@@ -51,6 +51,7 @@ class Scheduler:
     given_up: by key, spans over which workers died.
     losses: by key, the number of times that stored parts vanished.
     tracker: the progress, for listeners.
+    complete_cell: is called with each cell of which the plan's positions are stored, perhaps more than once.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Scheduler:
         stop_at_failure: bool = False,
         plan_unit: UnitPlanner = next_unit,
         observe_cell: CellObserver = unobserved,
+        complete_cell: Callable[[Cell], None] = lambda cell: None,
     ) -> None:
+        self.complete_cell = complete_cell
         self.plan, self.store, self.listener, self.summary = plan, store, listener, summary
         self.executor, self.plan_unit, self.observe_cell = executor, plan_unit, observe_cell
         self.stop_at_failure, self.interrupted = stop_at_failure, threading.Event()
@@ -262,21 +265,25 @@ class Scheduler:
                     raise StoreError(f"{self.store} loses parts of '{name}' after they are written. Try: {command}")
                 message = f"stored results of '{name}' disappeared, perhaps removed by another run"
                 self.warn(finding("outcomes-disappeared", message, hint="they are computed again"))
-            self.missing_spans[key] = self.still_open(
-                key, stored[key]
-            )  # another run may have stored some of them meanwhile
+            if not uncovered(stored[key], self.plan.span):
+                self.complete_cell(self.cells[label][key])
+        taken = self.taken_spans(label)
+        for key in unit.keys:  # another run may have stored some of them meanwhile
+            self.missing_spans[key] = uncovered([*stored[key], *taken.get(key, ())], self.plan.span)
         self.tracker.unit_done(unit, event.seconds)
 
     def stored_spans(self, unit: Unit) -> dict[str, list[Span]]:
         """Return the stored spans of the cells of a unit, by key; one listing each."""
         return dict(zip(unit.keys, self.store.map(self.store.spans, unit.keys), strict=True))
 
-    def still_open(self, key: str, stored: Sequence[Span]) -> list[Span]:
-        """Return the spans of a cell that are not among the stored ones, and that no unit has."""
+    def taken_spans(self, label: str) -> dict[str, list[Span]]:
+        """Return the spans of a model's cells that units have, or that are given up, by key."""
+        found = {key: list(self.given_up.get(key, ())) for key in self.cells[label]}
         assigned = [unit for state in self.workers for unit in (state.unit, state.prefetched) if unit] + self.retries
-        start, stop = self.plan.span
-        taken = [*(unit.span for unit in assigned if key in unit.keys), *self.given_up.get(key, ())]
-        return uncovered([*stored, *taken], (start, stop))
+        for unit in assigned:
+            for key in unit.keys if unit.label == label else ():
+                found[key].append(unit.span)
+        return found
 
     def worker_died(self, state: WorkerState, label: str, how: str) -> None:
         """Leave a dead worker's units to others and replace the worker. After MAX_DEATHS, a unit counts as failed."""

@@ -146,21 +146,22 @@ class Store(StoreFolder):
         table = table.add_column(0, "position", pa.array(range(start, start + table.num_rows), pa.int64()))
         self._write_table(key, start, table, [dict(provenance)], passes)
 
-    def join(self, key: str, n: int) -> None:
-        """Join the parts of a complete cell into one file. Does nothing if positions 0 to n - 1 have a gap."""
-        self.retry_reads(key, lambda: self._join(key, n))
+    def join(self, key: str, stop: int, start: int = 0) -> None:
+        """Join the parts of a cell that hold positions start to stop - 1 into one file, unless a position is missing.
 
-    def _join(self, key: str, n: int) -> None:
-        parts = self.parts(key)
-        if len(parts) < 2 or self.missing(key, n):
+        The file also holds the other positions of a part that crosses the border.
+        """
+        self.retry_reads(key, lambda: self._join(key, (start, stop)))
+
+    def _join(self, key: str, span: Span) -> None:
+        parts = [part for part in self.parts(key) if part.start < span[1] and span[0] < part.stop]
+        if len(parts) < 2 or uncovered([(part.start, part.stop) for part in parts], span):
             return
-        last = max(part.stop for part in parts)
-        missing = uncovered([(part.start, part.stop) for part in parts], (0, last))
-        end = missing[0][0] if missing else last
         self.note_overlaps(key)
-        rows = self._read(key, end, None)
-        joined = self._write_table(key, 0, rows.table, rows.provenance, rows.passes)
-        self.files.remove([self.folder(key) / part.name for part in parts if part.stop <= end and part != joined])
+        start, stop = min(part.start for part in parts), max(part.stop for part in parts)
+        rows = self._read(key, stop, None, start=start)
+        joined = self._write_table(key, start, rows.table, rows.provenance, rows.passes)
+        self.files.remove([self.folder(key) / part.name for part in parts if part != joined])
 
     def read(self, key: str, n: int, columns: Sequence[str] | None = None, *, check: Check | None = None) -> Rows:
         """Read the outcomes of the covered positions below n, each once, in order.
@@ -170,13 +171,15 @@ class Store(StoreFolder):
         """
         return self.retry_reads(key, lambda: self._read(key, n, columns, check))
 
-    def _read(self, key: str, n: int, columns: Sequence[str] | None, check: Check | None = None) -> Rows:
+    def _read(
+        self, key: str, n: int, columns: Sequence[str] | None, check: Check | None = None, *, start: int = 0
+    ) -> Rows:
         import pyarrow as pa
 
         tables, names, provenances = [], dict[str, None](), list[dict[str, Any]]()
         positions = [np.zeros(0, np.int64)]
         passes: PassTotals | None = None
-        for part, first, last in self._covering(key, n):
+        for part, first, last in self._covering(key, n, start):
             content = self._load(key, part, columns, check)
             tables.append(content.table.slice(first - part.start, last - first))
             positions.append(span_positions(first, last))
@@ -194,9 +197,9 @@ class Store(StoreFolder):
         joined = positions[-1] if len(positions) <= 2 else np.concatenate(positions)
         return Rows(table=table, names=tuple(names), positions=joined, provenance=provenances, passes=passes)
 
-    def _covering(self, key: str, n: int) -> Iterator[tuple[Part, int, int]]:
-        """The parts that together give the positions below n once, each with the span first, last that is its share."""
-        position = 0
+    def _covering(self, key: str, n: int, start: int = 0) -> Iterator[tuple[Part, int, int]]:
+        """The parts that together give the positions from start to n - 1 once, each with the span that is its share."""
+        position = start
         for part in self.parts(key):
             first, last = max(part.start, position), min(part.stop, n)
             if first < last:
