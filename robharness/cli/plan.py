@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 from robharness.cli import options
 from robharness.cli.output import echo_json, echo_rows, results_console
 from robharness.store.passes import Passes, PassTotals
+from robharness.store.speeds import seconds_per_pass
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, counted, printable, styled
 
 if TYPE_CHECKING:
@@ -175,13 +175,7 @@ def _seconds_left(passes: list[tuple[str, int]], store: Store) -> float | None:
 
     passes: (name of the model, number of passes of one example).
     """
-    speeds: dict[str, float] = {}
-    for run in store.runs():
-        with suppress(AttributeError, KeyError, TypeError, ZeroDivisionError):  # a record in another format
-            for speed in run["speed"].values():
-                done = (speed["forward"] + speed["backward"]) * speed["rows"]
-                if done and speed["seconds"]:
-                    speeds[speed["model"]] = speed["seconds"] / done / run["workers"]
+    speeds = seconds_per_pass(store)
     left = [(model, count) for model, count in passes if count]
     if any(model not in speeds for model, _ in left):
         return None

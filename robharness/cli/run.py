@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.compute_options
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples, from 1; auto: as set by Slurm or torchrun.")  # fmt: skip
-@click.option("--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches.")
+@options.only
 @click.option("--fresh", metavar="GLOB", help="Forget the stored outcomes of matching cells, and compute them again.")
 @options.layout_options
 @options.with_session
