@@ -145,7 +145,8 @@ def _show(sent: Sent, session: Session) -> None:
         )
     elif left:
         echo(f"not sent, {of}: {'; '.join(left)}")
-    echo(f"Try: {session.plan.command('status')}", err=True)
+    is_stored = sent.submission is None and not sent.covered
+    echo(f"Try: {session.plan.command('report' if is_stored else 'status')}", err=True)
 
 
 def _labels(session: Session) -> str:

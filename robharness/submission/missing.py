@@ -85,7 +85,7 @@ def seconds_of(work: Mapping[str, float], speeds: Mapping[str, float]) -> float 
     """
     if any(name not in speeds for name in work):
         return None
-    return sum(count * speeds[name] for name, count in work.items())
+    return float(sum(count * speeds[name] for name, count in work.items()))
 
 
 def _spans_of(cell: Cell, by: Sequence[Covered]) -> list[Span]:

@@ -186,7 +186,7 @@ class _View:
             span=job.span, state=phase, stored=every - missing, all=every,
             reason="" if is_done else at.reason if at.phase != "over" else self._why(job, at, state, only),
             job=job.job, cluster=submission.content.cluster, tries=state.tries if state else 0,
-            seconds_left=self._left(job, state, only) if phase in ("running", "pending") and job.part else None,
+            seconds_left=self._left(job, state, phase, only) if job.part else None,
             log=log if log.exists() else None,
         )  # fmt: skip
 
@@ -208,10 +208,14 @@ class _View:
             return failed or state.reason
         return state.reason or "the suite has other cells than when it was sent"
 
-    def _left(self, job: SentJob, state: TaskState | None, only: str | None) -> float | None:
-        """Return the seconds that a shard needs, by its progress, or else at the speeds of earlier runs."""
+    def _left(self, job: SentJob, state: TaskState | None, phase: State, only: str | None) -> float | None:
+        """Return the seconds that an active shard needs, by its progress, or else at the speeds of earlier runs."""
+        if phase not in ("running", "pending"):
+            return None
         left = self.missing.work(job.span, only)
-        done = job.work - left
-        if state is not None and done > 0 and state.elapsed > 0:
-            return state.elapsed * left / done
+        done, seconds = job.work - left, 0.0
+        if state is not None:
+            seconds = state.elapsed if phase == "running" else state.seconds
+        if done > 0 and seconds > 0:
+            return seconds * left / done
         return seconds_of(self.missing.by_model(job.span, only), self.speeds)

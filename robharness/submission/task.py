@@ -47,7 +47,7 @@ class TaskState:
 
     state: "running"; "requeued", in the queue again; or "ended".
     since: the time of this state, in ISO format.
-    seconds: of computation before this state, in all tries.
+    seconds: of computation before this state, in all tries but those that were killed.
     tries: the number of times that the task was started.
     code: the exit code of its command, negative for a signal; None if it did not end by itself.
     reason: why a command that has ended is incomplete; empty for one that is complete.
@@ -122,9 +122,13 @@ class Task:
         """Run the command. Raises TaskFailed if it does not do all of its work."""
         before = read_state(self.state_file)
         self._state = TaskState(
-            state="running", since=_now(), seconds=before.elapsed if before and before.state != "running" else 0.0,
-            tries=before.tries + 1 if before else 1, pid=os.getpid(), machine=socket.gethostname(),
-        )  # fmt: skip
+            state="running",
+            since=_now(),
+            seconds=before.seconds if before else 0.0,
+            tries=before.tries + 1 if before else 1,
+            pid=os.getpid(),
+            machine=socket.gethostname(),
+        )
         self._write()
         try:
             with self.log.open("ab") as log:
