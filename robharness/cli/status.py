@@ -76,7 +76,7 @@ def _show(found: SuiteStatus, session: Session) -> None:
     store, submission = session.store, found.submission
     if submission is not None:
         what = counted(submission.content.shards, "shard", "shards")
-        when = submission.content.time.partition("+")[0].replace("T", " ")
+        when = submission.content.time[:19].replace("T", " ")
         echo(f"last submission: {what}, {submission.content.cluster}, {when}, {store.shown(submission.folder)}")
     if found.parts:
         _show_parts(found.parts)

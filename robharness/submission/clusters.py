@@ -61,8 +61,8 @@ class Predecessor:
 class Cluster(Protocol):
     """A cluster that jobs are sent to."""
 
-    def send(self, name: str, folder: Path, tasks: Sequence[Task], after: Predecessor | None) -> Iterator[str]:
-        """Send tasks, and yield the id of each job in their order, as soon as the job is sent.
+    def send(self, name: str, folder: Path, tasks: Sequence[Task], after: Predecessor | None) -> Iterator[list[str]]:
+        """Send tasks, and yield the ids of their jobs, in order, in groups that are sent at once.
 
         name: of the jobs, for people.
         folder: of the submission.
@@ -84,7 +84,7 @@ class Slurm:
     options: JobOptions
     gpus: int
 
-    def send(self, name: str, folder: Path, tasks: Sequence[Task], after: Predecessor | None) -> Iterator[str]:
+    def send(self, name: str, folder: Path, tasks: Sequence[Task], after: Predecessor | None) -> Iterator[list[str]]:
         submitit = import_submitit()
         options = self.options
         if options.time is None:
@@ -101,7 +101,10 @@ class Slurm:
             sbatch["gpus-per-node"] = self.gpus
         if after is not None:
             sbatch |= {"dependency": f"afterok:{after.job.job}", "kill-on-invalid-dep": "yes"}
+        # srun has not read sbatch's number of cores since Slurm 22.05, and gives a task one core without it
+        cores = sbatch.get("cpus-per-task")
         executor.update_parameters(
+            srun_args=None if cores is None else [f"--cpus-per-task={cores}"],
             job_name=name, time=options.time, signal_delay_s=options.grace, wckey=None,
             setup=list(options.setup) or None, additional_parameters=sbatch,
             array_parallelism=options.throttle or len(tasks),
@@ -113,7 +116,7 @@ class Slurm:
         except Exception as error:
             text = " ".join(str(error).split()) or " ".join(printed.getvalue().split())
             raise UserError(f"sbatch refused the jobs: {printable(text, 1000)}. Try: sbatch --help") from None
-        yield from (job.job_id for job in jobs)
+        yield [job.job_id for job in jobs]
 
 
 def slurm_states(jobs: Iterable[str]) -> dict[str, JobState]:
@@ -221,7 +224,7 @@ class Local:
     options: JobOptions
     gpus: int
 
-    def send(self, name: str, folder: Path, tasks: Sequence[Task], after: Predecessor | None) -> Iterator[str]:
+    def send(self, name: str, folder: Path, tasks: Sequence[Task], after: Predecessor | None) -> Iterator[list[str]]:
         submitit = import_submitit()
         if after is not None:
             _wait_for_success(after)
@@ -239,7 +242,7 @@ class Local:
             with _detached():
                 job = executor.submit(task)
             slots[slot] = job
-            yield job.job_id
+            yield [job.job_id]
 
 
 def _free(slots: Mapping[int, Job[None] | None]) -> int | None:

@@ -55,7 +55,7 @@ class JobOptions:
     grace: int = 120
     timeouts: int = 10
     setup: tuple[str, ...] = ()
-    sbatch: Mapping[str, str | bool] = field(default_factory=dict)
+    sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 
 def read_options(profile: Path | None, pairs: str | None) -> JobOptions:

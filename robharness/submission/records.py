@@ -93,9 +93,9 @@ class StoredSubmission:
     folder: Path
     content: Submission
 
-    def with_job(self, store: StoreFolder, job: SentJob) -> StoredSubmission:
-        """Add a job that was sent, and write the record. Raises StoreError."""
-        content = replace(self.content, jobs=(*self.content.jobs, job))
+    def with_jobs(self, store: StoreFolder, *jobs: SentJob) -> StoredSubmission:
+        """Add jobs that were sent, and write the record. Raises StoreError."""
+        content = replace(self.content, jobs=(*self.content.jobs, *jobs))
         store.write_json(self.folder / FILE, asdict(content))
         return replace(self, content=content)
 

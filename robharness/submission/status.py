@@ -159,7 +159,7 @@ class _View:
                     others.append(self._part(each, job))
         unsent = [index for index in range(1, count + 1) if index not in found]
         found |= {index: self._unsent(index, count, known[0].content.only) for index in unsent}
-        return [*others, *(found[index] for index in sorted(found))]
+        return [*sorted(others, key=lambda part: part.span), *(found[index] for index in sorted(found))]
 
     def _unsent(self, index: int, count: int, only: str | None) -> PartStatus:
         span = self.plan.shard(index, count).span

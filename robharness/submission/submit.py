@@ -85,7 +85,7 @@ def send(session: Session, request: Request, cluster: Cluster) -> Sent:
     if not wanted:
         return sent
     content = Submission(
-        time=datetime.fromtimestamp(folder.files.time(), UTC).isoformat(timespec="seconds"),
+        time=datetime.fromtimestamp(folder.files.time(), UTC).isoformat(timespec="microseconds"),
         cluster=request.cluster, machine=socket.gethostname(), suite=str(plan.suite.path),
         settings=plan.suite.settings, words=request.typed, working_directory=str(plan.suite.working_directory),
         only=session.only, shards=request.shards, throttle=request.throttle,
@@ -99,19 +99,21 @@ def send(session: Session, request: Request, cluster: Cluster) -> Sent:
     if plan.pending_cells:
         sent.after = _active_training(known, states)
         if sent.after is None:
-            (job,) = cluster.send(f"{name}-training", place, [make_task(TRAINING, request.train)], None)
+            ((job,),) = cluster.send(f"{name}-training", place, [make_task(TRAINING, request.train)], None)
             training = SentJob(name=TRAINING, job=job)
-            sent.submission = sent.submission.with_job(folder, training)
+            sent.submission = sent.submission.with_jobs(folder, training)
             sent.after = Predecessor(submission=sent.submission, job=training)
     tasks = [
         make_task(shard_name(index, request.shards), (*request.run, "--shard", f"{index}/{request.shards}"))
         for index in wanted
     ]
-    ids = cluster.send(name, place, tasks, sent.after)
-    for index, task, job in zip(wanted, tasks, ids, strict=True):
-        span = plan.shard(index, request.shards).span
-        record = SentJob(name=task.name, job=job, part=(index, request.shards), span=span, work=missing.work(span))
-        sent.submission = sent.submission.with_job(folder, record)
+    left = iter(zip(wanted, tasks, strict=True))
+    for ids in cluster.send(name, place, tasks, sent.after):
+        group = []
+        for id, (index, task) in zip(ids, left, strict=False):
+            span, part = plan.shard(index, request.shards).span, (index, request.shards)
+            group.append(SentJob(name=task.name, job=id, part=part, span=span, work=missing.work(span)))
+        sent.submission = sent.submission.with_jobs(folder, *group)
     return sent
 
 
