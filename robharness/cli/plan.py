@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo_json, echo_rows, results_console
+from robharness.cli.output import duration, echo_json, echo_rows, results_console
 from robharness.store.passes import Passes, PassTotals
 from robharness.store.speeds import seconds_per_pass
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, counted, printable, styled
@@ -350,6 +350,4 @@ def _time(facts: dict[str, Any]) -> str:
         return ""
     if seconds is None:
         return "; time left: unknown before the first run"
-    words = f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    words = f"{seconds / 3600:.1f} h" if seconds >= 5400 else words
-    return f"; time left: {words}, at the speed of the last run"
+    return f"; time left: {duration(seconds)}, at the speed of the last run"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json, echo_rows, results_console
+from robharness.cli.output import duration, echo, echo_json, echo_rows, results_console
 from robharness.errors import ExitCode, for_shell
 from robharness.text import TITLE_LENGTH, counted, printable, styled
 
@@ -134,12 +134,6 @@ def _time(found: SuiteStatus) -> str:
     if found.seconds_of_work is not None:
         return f"; time left: {duration(found.seconds_of_work)} of computation by one worker"
     return "; time left: unknown"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, such as "12 min"."""
-    words = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else words
 
 
 def next_command(found: SuiteStatus, session: Session) -> str:

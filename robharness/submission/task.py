@@ -135,7 +135,7 @@ class Task:
                 code = self._run(log)
             reason = ending(code, self.log)
         except Exception as error:  # that of a signal handler of the cluster among others
-            self._end(code=None, reason=f"{type(error).__name__}: {error}")
+            self._end(code=None, reason=str(error) or type(error).__name__)
             raise
         self._end(code=code, reason=reason)
         if reason:
@@ -157,9 +157,8 @@ class Task:
         return DelayedSubmission(replace(self))
 
     def _run(self, log: BinaryIO) -> int:
-        job = os.environ.get("SLURM_JOB_ID", "")
-        at = f"process {os.getpid()} on {socket.gethostname()}{f', job {job}' if job else ''}"
-        log.write(f"--- {self._state.since}: try {self._state.tries}, {at}\n".encode())
+        state = self._state
+        log.write(f"--- {state.since}: try {state.tries}, process {state.pid} on {state.machine}\n".encode())
         log.flush()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "robharness", *self.words],

@@ -1,5 +1,8 @@
 """Options of jobs: profiles, pairs, their errors with places, and times."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +113,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_no_key_has_two_meanings():
     assert not {*OWN} & {*SBATCH} and not {*OWN, *SBATCH} & {*DECIDED}
+
+
+def test_the_page_lists_every_key():
+    page = (Path(__file__).parents[2] / "docs/reference/commands.md").read_text()
+    section = page.partition("## Options of jobs\n")[2].partition("\n## ")[0]
+    table, _, rest = section.partition("These options of `sbatch`")
+    passed, _, decided = rest.partition("The submission itself decides")
+    assert re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE) == list(OWN)
+    assert re.findall(r"`([\w-]+)`", passed.partition("\n\n")[2]) == list(SBATCH)
+    assert re.findall(r"`([\w-]+)`", decided.partition("\n\n")[0]) == list(DECIDED)

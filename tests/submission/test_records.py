@@ -1,6 +1,9 @@
 """Records of submissions and of tasks: written whole, checked when they are read."""
 
 import json
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +83,13 @@ def test_the_state_of_a_task_is_read_or_unknown(tmp_path):
     for content in ("", "[]", json.dumps({"state": "running"})):
         path.write_text(content)
         assert read_state(path) is None
+
+
+def test_the_page_lists_the_keys_of_both_files():
+    page = (Path(__file__).parents[2] / "docs/reference/commands.md").read_text()
+    rows = re.findall(r"^\| `([\w.-]+)` \| (.*) \|$", page.partition("### Files of a submission\n")[2], re.MULTILINE)
+    keys = [re.findall(r"`(\w+)`", text) for _, text in rows]
+    assert keys == [[each.name for each in fields(record)] for record in (Submission, TaskState)]
 
 
 def test_an_ending_is_said_in_words(tmp_path):
