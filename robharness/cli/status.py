@@ -147,5 +147,9 @@ def next_command(found: SuiteStatus, session: Session) -> str:
     if found.is_covered:
         return plan.command("status")
     if submission is not None:
-        return " ".join(map(for_shell, ["robharness", *submission.content.words]))
+        typed, place = (
+            " ".join(map(for_shell, ["robharness", *submission.content.words])),
+            submission.content.working_directory,
+        )
+        return typed if Path(place) == plan.suite.working_directory else f"(cd {for_shell(place)} && {typed})"
     return plan.command("submit", "--gpus", "8", "--slurm", "partition=PARTITION,time=4:00:00")

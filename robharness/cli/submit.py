@@ -65,7 +65,7 @@ def command(
         given["device"] = "cuda"
     request = Request(
         shards=shards,
-        run=("run", *words_of("run", given), "--display", "plain"),
+        run=("run", *words_of("run", given), "--display", "plain", "--no-report"),
         train=("train", *words_of("train", given), "--display", "plain"),
         typed=tuple(click.get_current_context().obj),
         cluster="slurm" if cluster == "slurm" else "local",

@@ -169,6 +169,17 @@ def _sacct(arrays: Sequence[str]) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
+def last_words(submission: StoredSubmission, job: SentJob) -> str:
+    """Return the last line that Slurm itself wrote into the log of a job, e.g. that it was cancelled; empty without."""
+    path = submission.folder / JOBS / f"{job.job}_0_log.err"
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    said = (line.partition("error:")[2].strip(" *") for line in reversed(lines) if line.startswith("slurmstepd"))
+    return printable(next(said, ""))
+
+
 def _rows(text: str) -> Iterator[tuple[str, str, str]]:
     for line in text.splitlines():
         job, *facts = line.strip().split("|")

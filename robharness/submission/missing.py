@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from robharness.planning.cells import Cell, Plan, matches
@@ -24,25 +25,40 @@ class Covered:
 class MissingWork:
     """The spans that each cell of a plan misses. Work is counted in passes of one example, as attacks declare them.
 
-    plan: cells that wait for a training miss all positions.
+    Cells that wait for a training miss all positions.
     """
 
     def __init__(self, plan: Plan, store: Store) -> None:
-        self.plan = plan
+        self._n = plan.n
         self._spans = [
-            (cell, store.missing(cell.key, plan.n) if cell.key else [(0, plan.n)])
+            (cell, store.missing(cell.key, plan.n) if cell.key else uncovered([], (0, plan.n)))
             for cell in (*plan.cells, *plan.pending_cells)
-            if plan.n
         ]
+        self._selected: dict[str | None, list[tuple[Cell, list[Span]]]] = {None: self._spans}
+
+    def without(self, by: Sequence[Covered]) -> MissingWork:
+        """Return what is missing and is computed by no job."""
+        found = copy(self)
+        spans_of = {only: [each.span for each in by if each.only == only] for only in {each.only for each in by}}
+        found._spans = []
+        for cell, missing in self._spans:
+            covered = [
+                span for only, spans in spans_of.items() if only is None or matches(cell, only) for span in spans
+            ]
+            found._spans.append((cell, [part for span in missing for part in uncovered(covered, span)]))
+        found._selected = {None: found._spans}
+        return found
 
     def outcomes(self, span: Span, only: str | None = None) -> int:
-        """Return the number of outcomes, cells times examples, that are missing in a span."""
-        return sum(_length(spans, span) for cell, spans in self._spans if only is None or matches(cell, only))
+        """Return the number of outcomes, cells times examples, that are missing in a span.
+
+        only: a glob of cells; None for all.
+        """
+        return sum(_length(spans, span) for _, spans in self._of(only))
 
     def all_outcomes(self, span: Span, only: str | None = None) -> int:
         """Return the number of outcomes of a span, stored or not."""
-        length = max(0, min(span[1], self.plan.n) - span[0])
-        return length * sum(only is None or matches(cell, only) for cell, _ in self._spans)
+        return max(0, min(span[1], self._n) - span[0]) * len(self._of(only))
 
     @property
     def complete_cells(self) -> int:
@@ -56,25 +72,22 @@ class MissingWork:
     def by_model(self, span: Span, only: str | None = None) -> dict[str, float]:
         """Return the missing work in a span by the full name of the model; models without any are left out."""
         found: dict[str, float] = {}
-        for cell, spans in self._spans:
-            if (only is None or matches(cell, only)) and (n := _length(spans, span)):
+        for cell, spans in self._of(only):
+            if n := _length(spans, span):
                 name = cell.model.entry.name
                 found[name] = found.get(name, 0.0) + n * passes(cell)
         return found
 
-    def is_covered(self, span: Span, by: Sequence[Covered]) -> bool:
-        """Return whether jobs compute all that is missing in a span."""
-        return all(not _length(uncovered_in(missing, _spans_of(cell, by)), span) for cell, missing in self._spans)
+    def _of(self, only: str | None) -> list[tuple[Cell, list[Span]]]:
+        """Return the cells that a glob selects, with what they miss."""
+        if only not in self._selected:
+            self._selected[only] = [each for each in self._spans if only is not None and matches(each[0], only)]
+        return self._selected[only]
 
 
 def passes(cell: Cell) -> int:
     """Return the passes of one example that a cell makes, with the one that judges it; a gradient is two."""
     return 1 + cell.cost.forwards + 2 * cell.cost.gradients
-
-
-def uncovered_in(spans: Iterable[Span], by: Sequence[Span]) -> list[Span]:
-    """Return the parts of spans that no other span covers."""
-    return [part for span in spans for part in uncovered(by, span)]
 
 
 def seconds_of(work: Mapping[str, float], speeds: Mapping[str, float]) -> float | None:
@@ -86,10 +99,6 @@ def seconds_of(work: Mapping[str, float], speeds: Mapping[str, float]) -> float 
     if any(name not in speeds for name in work):
         return None
     return float(sum(count * speeds[name] for name, count in work.items()))
-
-
-def _spans_of(cell: Cell, by: Sequence[Covered]) -> list[Span]:
-    return [each.span for each in by if each.only is None or matches(cell, each.only)]
 
 
 def _length(spans: Iterable[Span], within: Span) -> int:

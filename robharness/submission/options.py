@@ -16,16 +16,16 @@ from robharness.text import is_printable, printable
 LARGEST_PROFILE = 2**20
 """Size, in bytes, of the largest profile."""
 SBATCH = {
-    "account": "text", "begin": "text", "bell": "flag", "cluster-constraint": "text", "clusters": "text",
-    "comment": "text", "constraint": "text", "contiguous": "flag", "core-spec": "count", "cores-per-socket": "count",
-    "cpu-freq": "text", "cpus-per-gpu": "count", "cpus-per-task": "count", "deadline": "text", "delay-boot": "text",
-    "exclude": "text", "exclusive": "flag", "export": "text", "gpu-bind": "text", "gpu-freq": "text",
-    "gpus-per-node": "text", "gpus-per-task": "text", "gres": "text", "gres-flags": "text", "hint": "text",
-    "licenses": "text", "mail-type": "text", "mail-user": "text", "mem": "text", "mem-bind": "text",
-    "mem-per-cpu": "text", "mem-per-gpu": "text", "mincpus": "count", "network": "text", "nice": "flag",
-    "nodefile": "text", "nodelist": "text", "overcommit": "flag", "partition": "text", "prefer": "text",
-    "priority": "text", "profile": "text", "qos": "text", "reservation": "text", "switches": "text",
-    "threads-per-core": "count", "tmp": "text", "wckey": "text",
+    "account": "text", "begin": "text", "comment": "text", "constraint": "text", "contiguous": "flag",
+    "core-spec": "count", "cores-per-socket": "count", "cpu-freq": "text", "cpus-per-gpu": "count",
+    "cpus-per-task": "count", "deadline": "text", "distribution": "text", "exclude": "text", "exclusive": "flag",
+    "export": "text", "get-user-env": "flag", "gpu-bind": "text", "gpu-freq": "text", "gpus-per-node": "text",
+    "gpus-per-task": "text", "gres": "text", "gres-flags": "text", "hint": "text", "licenses": "text",
+    "mail-type": "text", "mail-user": "text", "mcs-label": "text", "mem": "text", "mem-per-cpu": "text",
+    "mem-per-gpu": "text", "mincpus": "count", "nice": "flag", "nodefile": "text", "nodelist": "text",
+    "overcommit": "flag", "oversubscribe": "flag", "partition": "text", "prefer": "text", "priority": "text",
+    "profile": "text", "qos": "text", "reservation": "text", "sockets-per-node": "count", "switches": "text",
+    "thread-spec": "count", "threads-per-core": "count", "tmp": "text", "wckey": "text",
 }  # fmt: skip
 """Options of sbatch that are passed on as they are, and the kind of their values."""
 OWN = {"time": "time", "throttle": "count", "grace": "count", "timeouts": "number", "setup": "lines"}

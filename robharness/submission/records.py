@@ -60,7 +60,7 @@ class Submission:
     suite: the absolute path of the suite's file; `settings` are the values that were set in it.
     words: the command as it was typed, without `robharness`, in `working_directory`.
     only: the glob of its cells; None for all.
-    shards: the number of parts of the examples.
+    examples: their number; `shards` is the number of parts of them.
     throttle: the largest number of jobs that run at once; None for no limit.
     jobs: those that were sent, a training first.
     """
@@ -74,6 +74,7 @@ class Submission:
     words: tuple[str, ...]
     working_directory: str
     only: str | None
+    examples: Position
     shards: Annotated[int, Field(ge=1, le=2**20)]
     throttle: Annotated[int, Field(ge=1)] | None = None
     jobs: tuple[SentJob, ...] = ()
@@ -81,6 +82,11 @@ class Submission:
     @property
     def moment(self) -> datetime:
         return datetime.fromisoformat(self.time)
+
+    @property
+    def partition(self) -> tuple[int, int, str | None]:
+        """Examples, shards and cells; the shards of two submissions with the same partition are the same work."""
+        return self.examples, self.shards, self.only
 
 
 @dataclass(frozen=True, kw_only=True)

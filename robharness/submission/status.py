@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from robharness.planning.cells import Plan, matches
+from robharness.planning.cells import Plan, matches, span_of
 from robharness.store.failures import Failure
 from robharness.store.speeds import seconds_per_pass
 from robharness.store.store import Store
 from robharness.submission import records
-from robharness.submission.clusters import JobState
+from robharness.submission.clusters import JobState, last_words
 from robharness.submission.missing import MissingWork, seconds_of
-from robharness.submission.records import SentJob, StoredSubmission
+from robharness.submission.records import SentJob, StoredSubmission, Submission
 from robharness.submission.submit import active_spans, home, job_states
 from robharness.submission.task import TaskState, read_state
 
@@ -109,7 +109,7 @@ def status_of(plan: Plan, store: Store) -> SuiteStatus:
         parts=tuple(parts),
         seconds_left=_seconds_left(parts, plan, known[0].content.throttle if known else None),
         seconds_of_work=seconds_of(missing.by_model(whole), speeds),
-        is_covered=missing.is_covered(whole, active_spans(known, states)),
+        is_covered=not missing.without(active_spans(known, states)).outcomes(whole),
         submission=known[0] if known else None,
         others=len(every) - len(known),
         failures=tuple((cell.name, failure) for cell in plan.cells for failure in store.failures(cell.key)[:1]),
@@ -148,24 +148,23 @@ class _View:
         """The shards of the last submission, each by its last job, and what jobs of other partitions still compute."""
         if not known:
             return []
-        count, found = known[0].content.shards, dict[int, PartStatus]()
-        others = []
+        last, found, others = known[0].content, dict[int, PartStatus](), list[PartStatus]()
         for each in known:
             for job in each.content.jobs:
-                if job.part and job.part[1] == count:
+                if job.part and each.content.partition == last.partition:
                     if job.part[0] not in found:
                         found[job.part[0]] = self._part(each, job)
                 elif job.part and self.states[each.folder, job.name].is_active:
                     others.append(self._part(each, job))
-        unsent = [index for index in range(1, count + 1) if index not in found]
-        found |= {index: self._unsent(index, count, known[0].content.only) for index in unsent}
+        unsent = [index for index in range(1, last.shards + 1) if index not in found]
+        found |= {index: self._unsent(last, index) for index in unsent}
         return [*sorted(others, key=lambda part: part.span), *(found[index] for index in sorted(found))]
 
-    def _unsent(self, index: int, count: int, only: str | None) -> PartStatus:
-        span = self.plan.shard(index, count).span
+    def _unsent(self, submission: Submission, index: int) -> PartStatus:
+        span, only = span_of(submission.examples, (index, submission.shards)), submission.only
         every, missing = self.missing.all_outcomes(span, only), self.missing.outcomes(span, only)
         return PartStatus(
-            name=f"{index}/{count}",
+            name=f"{index}/{submission.shards}",
             span=span,
             state="missing" if missing else "done",
             stored=every - missing,
@@ -180,24 +179,25 @@ class _View:
         phase: State = "done" if is_done else at.phase if at.is_active else "failed"  # type: ignore[assignment]
         if phase == "failed" and at.phase == "unknown":
             phase = "running" if state and state.state == "running" else "pending"
+        reason = "" if is_done else at.reason
+        if phase == "failed" and not reason:
+            reason = self._why(submission, job, state)
         log = submission.log(job)
         return PartStatus(
             name=f"{job.part[0]}/{job.part[1]}" if job.part else job.name,
             span=job.span, state=phase, stored=every - missing, all=every,
-            reason="" if is_done else at.reason if at.phase != "over" else self._why(job, at, state, only),
+            reason=reason,
             job=job.job, cluster=submission.content.cluster, tries=state.tries if state else 0,
             seconds_left=self._left(job, state, phase, only) if job.part else None,
             log=log if log.exists() else None,
         )  # fmt: skip
 
-    def _why(self, job: SentJob, at: JobState, state: TaskState | None, only: str | None) -> str:
-        """Return why a job that is over did not do its work."""
-        if at.reason:
-            return at.reason
-        if state is None:
-            return "it ended before it began"
-        if state.state != "ended":
-            return "killed, perhaps for lack of memory"
+    def _why(self, submission: StoredSubmission, job: SentJob, state: TaskState | None) -> str:
+        """Return why a job that is over did not do its work, if its cluster does not say it."""
+        only = submission.content.only
+        if state is None or state.state != "ended":
+            said = last_words(submission, job)
+            return said or ("it ended before it began" if state is None else "killed, perhaps for lack of memory")
         if state.code == 3:
             cells = [cell for cell in self.plan.cells if only is None or matches(cell, only)]
             for cell in cells:

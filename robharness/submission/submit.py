@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from robharness.errors import UserError
+from robharness.planning.cells import span_of
 from robharness.session import Session
 from robharness.store.folder import StoreFolder
 from robharness.submission import records
@@ -68,17 +71,16 @@ def send(session: Session, request: Request, cluster: Cluster) -> Sent:
     Raises UserError if the cluster refuses the jobs, StoreError if nothing can be written.
     """
     plan, folder = session.selected, home(session.store)
-    missing = MissingWork(plan, session.store)
-    sent = Sent(shards=request.shards)
     known = records.of_plan(plan, folder)
-    states = job_states(known)
-    covered = active_spans(known, states)
-    wanted: list[int] = []
+    states = job_states(known)  # before the store is read: a job that ends meanwhile has stored its outcomes
+    missing = MissingWork(plan, session.store)
+    uncovered = missing.without(active_spans(known, states))
+    sent, wanted = Sent(shards=request.shards), list[int]()
     for index in range(1, request.shards + 1):
-        span = plan.shard(index, request.shards).span
+        span = span_of(plan.n, (index, request.shards))
         if not missing.outcomes(span):
             sent.complete.append(index)
-        elif missing.is_covered(span, covered):
+        elif not uncovered.outcomes(span):
             sent.covered.append(index)
         else:
             wanted.append(index)
@@ -88,21 +90,45 @@ def send(session: Session, request: Request, cluster: Cluster) -> Sent:
         time=datetime.fromtimestamp(folder.files.time(), UTC).isoformat(timespec="microseconds"),
         cluster=request.cluster, machine=socket.gethostname(), suite=str(plan.suite.path),
         settings=plan.suite.settings, words=request.typed, working_directory=str(plan.suite.working_directory),
-        only=session.only, shards=request.shards, throttle=request.throttle,
+        only=session.only, examples=plan.n, shards=request.shards, throttle=request.throttle,
     )  # fmt: skip
     sent.submission = records.new_submission(folder, content)
+    try:
+        _send(sent, wanted, session, request, cluster, _active_training(known, states), missing)
+    except UserError:
+        if not sent.submission.content.jobs:  # nothing was sent that a record could name
+            shutil.rmtree(sent.submission.folder, ignore_errors=True)
+        raise
+    return sent
+
+
+def _send(
+    sent: Sent,
+    wanted: Sequence[int],
+    session: Session,
+    request: Request,
+    cluster: Cluster,
+    training: Predecessor | None,
+    missing: MissingWork,
+) -> None:
+    """Send a training if one is needed, and then shards, and record each job as soon as it is sent.
+
+    training: the one that is active already.
+    """
+    assert sent.submission is not None
+    plan, folder = session.selected, home(session.store)
     name, place = f"robharness-{plan.suite.name}", sent.submission.folder
 
     def make_task(name: str, words: tuple[str, ...]) -> Task:
         return Task(name=name, words=words, folder=place, working_directory=plan.suite.working_directory)
 
     if plan.pending_cells:
-        sent.after = _active_training(known, states)
-        if sent.after is None:
-            ((job,),) = cluster.send(f"{name}-training", place, [make_task(TRAINING, request.train)], None)
-            training = SentJob(name=TRAINING, job=job)
-            sent.submission = sent.submission.with_jobs(folder, training)
-            sent.after = Predecessor(submission=sent.submission, job=training)
+        if training is None:
+            ((id,),) = cluster.send(f"{name}-training", place, [make_task(TRAINING, request.train)], None)
+            job = SentJob(name=TRAINING, job=id)
+            sent.submission = sent.submission.with_jobs(folder, job)
+            training = Predecessor(submission=sent.submission, job=job)
+        sent.after = training
     tasks = [
         make_task(shard_name(index, request.shards), (*request.run, "--shard", f"{index}/{request.shards}"))
         for index in wanted
@@ -111,10 +137,10 @@ def send(session: Session, request: Request, cluster: Cluster) -> Sent:
     for ids in cluster.send(name, place, tasks, sent.after):
         group = []
         for id, (index, task) in zip(ids, left, strict=False):
-            span, part = plan.shard(index, request.shards).span, (index, request.shards)
+            part = (index, request.shards)
+            span = span_of(plan.n, part)
             group.append(SentJob(name=task.name, job=id, part=part, span=span, work=missing.work(span)))
         sent.submission = sent.submission.with_jobs(folder, *group)
-    return sent
 
 
 def shard_name(index: int, count: int) -> str:

@@ -109,6 +109,7 @@ class Task:
     folder: Path
     working_directory: Path
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+    _state: TaskState = field(default_factory=lambda: TaskState(state="running", since=_now()), init=False, repr=False)
 
     @property
     def log(self) -> Path:

@@ -14,7 +14,7 @@ from robharness.submission.task import TaskState, ending, read_state
 
 CONTENT = Submission(
     time="2026-11-01T00:00:00+00:00", cluster="slurm", machine="login", suite="/suites/a.yaml", settings=("seed=1",),
-    words=("submit", "a.yaml"), working_directory="/suites", only=None, shards=2,
+    words=("submit", "a.yaml"), working_directory="/suites", only=None, examples=40, shards=2,
 )  # fmt: skip
 JOB = SentJob(name="shard-1-of-2", job="12_0", part=(1, 2), span=(0, 20), work=80.0)
 

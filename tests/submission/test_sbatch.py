@@ -80,7 +80,7 @@ def test_a_training_is_a_job_of_its_own_that_the_array_depends_on(shell, slurm, 
     common = [path, "-p", TOYS, "-p", LEARNER, "--only", "Net", "--device", "cuda", "--threads", "2"]
     assert sorted(commands["101_submitted.pkl"].words) == sorted(["train", *common, "--display", "plain"])
     assert sorted(commands["102_1_submitted.pkl"].words) == sorted(
-        ["run", *common, "--batch-size", "7", "--display", "plain", "--shard", "2/3"]
+        ["run", *common, "--batch-size", "7", "--display", "plain", "--no-report", "--shard", "2/3"]
     )
     slurm.says("squeue", "101|RUNNING|None\n102_0|PENDING|Dependency\n")
     again = submit(shell, slurm, path, "--gpus", 3, "--slurm", "time=90", "--only", "Net", plugins=plugins)
@@ -194,6 +194,17 @@ def test_the_reason_of_a_failed_job(shell, slurm, suite, write, sacct, state, re
     assert "sent shard 2 of 2" in submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
 
 
+def test_slurm_says_itself_why_it_killed_a_job(shell, slurm, suite, write):
+    path = write(suite())
+    submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
+    facts = json.loads(shell("status", path, "--json").stdout)
+    said = "slurmstepd-n1: error: *** JOB 102 ON n1 CANCELLED AT 2026-12-01T06:18:06 ***"
+    log = Path(facts["submission"]) / "jobs/101_1_0_log.err"
+    log.write_text(f"submitit WARNING - Bypassing\n{said}\nsrun: error: n1\n")
+    reasons = [part["reason"] for part in json.loads(shell("status", path, "--json").stdout)["shards"]]
+    assert reasons == ["it ended before it began", "JOB 102 ON n1 CANCELLED AT 2026-12-01T06:18:06"]
+
+
 def test_a_cell_that_fails_is_the_reason_of_its_shard(shell, slurm, suite, write):
     path = write(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}]))
     submit(shell, slurm, path, "--jobs", 1, "--slurm", "time=60")
@@ -221,7 +232,8 @@ def test_a_refusal_of_sbatch_is_one_sentence(shell, slurm, suite, write):
     assert done.stderr == (
         "robharness: sbatch refused the jobs: sbatch: error: invalid partition specified: gpux. Try: sbatch --help\n"
     )
-    assert json.loads(shell("status", path, "--json").stdout)["counts"]["missing"] == 2
+    facts = json.loads(shell("status", path, "--json").stdout)
+    assert facts["submission"] is None and facts["shards"] == []
 
 
 def test_nothing_is_sent_while_the_queue_does_not_answer(shell, slurm, suite, write):
