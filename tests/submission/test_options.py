@@ -45,7 +45,8 @@ def test_other_times_are_refused(text):
 
 def test_pairs_take_the_place_of_the_profile(read):
     found = read(
-        "partition: a\ntime: 60\nmem_per_cpu: 2G\nexclusive: false\n", "partition=b,exclude=n1,n2,nice,exclusive=user"
+        "partition: a\ntime: 60\nmem_per_cpu: 2G\nexclusive: false\novercommit: false\n",
+        "partition=b,exclude=n1,n2,nice,exclusive=user",
     )
     assert found == JobOptions(
         time=60, sbatch={"partition": "b", "mem-per-cpu": "2G", "exclude": "n1,n2", "nice": True, "exclusive": "user"}

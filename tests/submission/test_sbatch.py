@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robharness.submission.clusters import slurm_states
+from robharness.submission.options import JobOptions
 from toy_training import LEARNER, TOYS
 from toy_training import suite as learning
 
@@ -79,6 +80,8 @@ def test_a_training_is_a_job_of_its_own_that_the_array_depends_on(shell, slurm, 
     commands = {path.name: pickled(path) for path in Path(facts["folder"]).glob("jobs/*_submitted.pkl")}
     common = [path, "-p", TOYS, "-p", LEARNER, "--only", "Net", "--device", "cuda", "--threads", "2"]
     assert sorted(commands["101_submitted.pkl"].words) == sorted(["train", *common, "--display", "plain"])
+    countdown = load(Path(facts["folder"]) / "jobs/102_1_submitted.pkl")._timeout_countdown
+    assert countdown == JobOptions().timeouts
     assert sorted(commands["102_1_submitted.pkl"].words) == sorted(
         ["run", *common, "--batch-size", "7", "--display", "plain", "--no-report", "--shard", "2/3"]
     )
@@ -89,10 +92,14 @@ def test_a_training_is_a_job_of_its_own_that_the_array_depends_on(shell, slurm, 
     assert "#SBATCH --dependency=afterok:101\n" in slurm.script(103)
 
 
-def pickled(path):
+def load(path):
     from submitit.helpers import DelayedSubmission
 
-    return DelayedSubmission.load(path).function
+    return DelayedSubmission.load(path)
+
+
+def pickled(path):
+    return load(path).function
 
 
 def test_what_jobs_compute_is_not_sent_again_whatever_the_number_of_shards(shell, slurm, suite, write):
@@ -101,6 +108,8 @@ def test_what_jobs_compute_is_not_sent_again_whatever_the_number_of_shards(shell
     submit(shell, slurm, path, "--jobs", 4, *slurm_options)
     slurm.says("squeue", "101_0|RUNNING|None\n101_1|PENDING|Priority\n101_2|COMPLETING|None\n")
     again = submit(shell, slurm, path, "--jobs", 4, *slurm_options)
+    parts = json.loads(shell("status", path, "--json").stdout)["shards"]
+    assert [part["job"] for part in parts] == ["101_0", "101_1", "101_2", "102"]
     assert "sent shard 4 of 4, job 102" in again and "not sent, of 4: 1 to 3 computed by other jobs" in again
     slurm.says("squeue", "101_0|RUNNING|None\n101_1|PENDING|Priority\n102|PENDING|Priority\n")
     fewer = submit(shell, slurm, path, "--jobs", 2, *slurm_options)
@@ -142,7 +151,8 @@ def test_the_time_left_is_that_of_earlier_runs_until_the_jobs_make_progress(shel
     path = write(suite())
     assert shell("run", path, "--shard", "1/2").returncode == 0
     slurm.says("squeue", "101_0|RUNNING|None\n101_1|PENDING|Resources\n")
-    assert "sent shard 2 of 2, job 101" in submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
+    sent = submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
+    assert "sent shard 2 of 2, job 101" in sent and "not sent, of 2: 1 complete\n" in sent
     slurm.says("squeue", "101|PENDING|Resources\n")
     facts = json.loads(shell("status", path, "--json").stdout)
     assert facts["stored"] == 80 and facts["counts"] == {
@@ -160,11 +170,43 @@ def test_the_time_left_is_that_of_earlier_runs_until_the_jobs_make_progress(shel
              "reason": "", "pid": 7, "machine": "far"}  # fmt: skip
     (folder / "shard-2-of-2.json").write_text(json.dumps(state))
     assert json.loads(shell("status", path, "--json").stdout)["shards"][1]["seconds_left"] == part["seconds_left"]
-    assert shell("run", path, "--limit", "30").returncode == 0  # half of the shard
-    (left,) = [part["seconds_left"] for part in json.loads(shell("status", path, "--json").stdout)["shards"][1:]]
-    assert left == pytest.approx(1000.0)
-    assert "time left: 17 min" in shell("status", path).stdout
-    assert shell("status", path).returncode == 3
+    assert shell("run", path, "--limit", "36").returncode == 0  # 16 of the 20 examples of the shard
+    for changes in ({}, {"state": "running"}):  # which a job that was killed in the queue cannot correct
+        (folder / "shard-2-of-2.json").write_text(json.dumps(state | changes))
+        assert json.loads(shell("status", path, "--json").stdout)["shards"][1]["seconds_left"] == 250.0
+    shown = shell("status", path)
+    assert shown.returncode == 3 and shown.stdout.endswith("shards: 1 done, 1 pending; time left: 4 min\n")
+    slurm.says("squeue", "101|RUNNING|None\n")
+    assert json.loads(shell("status", path, "--json").stdout)["seconds_left"] > 3600  # since November
+    slurm.says("squeue", "")
+    assert shell("status", path).stdout.endswith(" s of computation by one worker\n")
+
+
+def test_the_work_of_a_job_is_counted_in_passes_and_a_throttle_makes_jobs_wait(shell, slurm, suite, write):
+    path = write(suite(attacks=[{"attack": "toys/climb", "eps": "1/8"}]))
+    assert shell("run", path, "--limit", 4).returncode == 0
+    submit(shell, slurm, path, "--jobs", 4, "--slurm", "time=60", "--throttle", 2)
+    slurm.says(
+        "squeue", "101_0|RUNNING|None\n101_1|RUNNING|None\n101_[2-3]|PENDING|x\n101_2|PENDING|x\n101_3|PENDING|x\n"
+    )
+    facts = json.loads(shell("status", path, "--json").stdout)
+    record = json.loads((Path(facts["submission"]) / "submission.json").read_text())
+    passes = 1 + (1 + 2 * 3)  # the clean pass; the pass that judges three steps of a gradient each
+    assert [job["work"] for job in record["jobs"]] == [6 * passes, 10 * passes, 10 * passes, 10 * passes]
+    left = [part["seconds_left"] for part in facts["shards"]]
+    assert facts["seconds_left"] == pytest.approx(sum(left) / 2) and sum(left) / 2 > max(left)
+
+
+def test_no_time_is_said_to_be_left_while_a_training_is_to_end(shell, slurm, write, tmp_path):
+    path, plugins = write(learning(), "learning.yaml"), [TOYS, LEARNER]
+    submit(shell, slurm, path, "--jobs", 1, "--slurm", "time=60", plugins=plugins)
+    slurm.says("squeue", "101|RUNNING|None\n102|PENDING|Dependency\n")
+    speed = {"model": "learner/net", "rows": 8, "forward": 10, "backward": 0, "seconds": 8.0, "waited": 0.0}
+    (tmp_path / ".robharness/runs").mkdir()
+    (tmp_path / ".robharness/runs/1.json").write_text(json.dumps({"workers": 1, "speed": {"Net": speed}}))
+    facts = json.loads(shell("status", path, "--json", plugins=plugins).stdout)
+    assert facts["seconds_of_work"] > 0 and facts["seconds_left"] is None
+    assert [part["state"] for part in facts["shards"]] == ["running", "pending"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +260,14 @@ def test_a_cell_that_fails_is_the_reason_of_its_shard(shell, slurm, suite, write
     (folder / "shard-1-of-1.json").write_text(json.dumps(state))
     facts = json.loads(shell("status", path, "--json").stdout)
     assert facts["shards"][0]["reason"].startswith("Net, rogue(linf, 1/8, how=raises): toys/rogue: ")
+    submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60", "--set", "seed=1")
+    assert shell("run", path, "--shard", "2/2", "--set", "seed=1").returncode == 3
+    folder = Path(json.loads(shell("status", path, "--set", "seed=1", "--json").stdout)["submission"])
+    for index in (1, 2):
+        (folder / f"shard-{index}-of-2.json").write_text(json.dumps(state))
+    parts = json.loads(shell("status", path, "--set", "seed=1", "--json").stdout)["shards"]
+    assert parts[0]["reason"] == "some cells failed, or a training"
+    assert parts[1]["reason"].startswith("Net, rogue(linf, 1/8, how=raises): toys/rogue: ")
     assert [each["cell"] for each in facts["failures"]] == ["Net · toys/pixels/test · rogue(linf, 1/8, how=raises)"]
 
 
