@@ -73,7 +73,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "outcomes-differ": ("warning", "files of one cell overlap and hold different predictions"),
     "record-damaged": (
         "warning",
-        "a file that describes a cell, a suite or a failure is damaged; no number depends on it",
+        "a file that describes a cell, a suite, a failure or a submission is damaged; no number depends on it",
     ),
     "no-fsync": ("warning", "the file system of the store has no fsync"),
     "no-locks": ("warning", "the file system of the store has no locks"),

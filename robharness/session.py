@@ -254,7 +254,7 @@ class Session:
             self._shown |= {*summary.findings}
             self._show(cells.finish())
             if summary.interrupted:
-                self._notify_end()
+                self.notify_end()
         return summary
 
     @contextmanager
@@ -271,10 +271,11 @@ class Session:
             yield
         except Exception:
             with suppress(UserError):  # the store may be what failed
-                self._notify_end()
+                self.notify_end()
             raise
 
-    def _notify_end(self) -> None:
+    def notify_end(self) -> None:
+        """Notify plugins that the run ended, as `results` does. Nothing is read if no plugin observes that."""
         if self.registry.observers[RUN_FINISHED]:
             self._show(observe(self.results(), self.registry))
 

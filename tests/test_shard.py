@@ -286,3 +286,32 @@ def test_a_shard_joins_its_own_parts_and_the_last_one_all_of_them(suite, run, to
     assert all(store.spans(cell.key) == [(0, plan.n)] for cell in plan.cells)
     whole = run(source, "whole", batch_size=2)
     assert [cell.accuracy for cell in found.cells] == [cell.accuracy for cell in whole.cells]
+
+
+
+
+OBSERVER = """
+from pathlib import Path
+from robharness import hookimpl
+
+@hookimpl
+def robharness_run_finished(results):
+    Path("observed").write_text(str(len(results.cells)))
+"""
+
+
+def test_a_shard_without_a_report_computes_the_same_and_observers_are_told(shell, path, toys, tmp_path):
+    done = shell("run", path, "--shard", "1/2", "--no-report", "--display", "plain")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "computed 80 examples" in done.stderr and "incomplete" not in done.stderr
+    (tmp_path / "observer.py").write_text(OBSERVER)
+    assert shell("run", path, "--no-report", plugins=[toys, "./observer.py"]).returncode == 0
+    assert (tmp_path / "observed").read_text() == "4"
+    assert shell("report", path).returncode == 0
+    refused = shell("run", path, "--no-report", "--json")
+    assert refused.returncode == 2 and "--json prints the report, and --no-report leaves it out" in refused.stderr
+
+
+def test_a_cell_that_fails_is_exit_code_3_also_without_a_report(shell, path, suite):
+    path.write_text(yaml.safe_dump(suite(attacks=[{"attack": "toys/rogue", "how": "raises", "eps": "1/8"}])))
+    assert shell("run", path, "--no-report").returncode == 3

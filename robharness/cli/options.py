@@ -180,9 +180,13 @@ def _plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every verb that computes missing cells."""
+    """Add the options of every verb that computes missing cells, and shows its progress."""
+    return worker_options(display(function))
+
+
+def worker_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how missing cells are computed."""
     for option in (
-        display,
         click.option("-x", "stop_at_failure", is_flag=True, help="Stop at the first cell or training that fails."),
         trust,
         batch_size,
@@ -214,6 +218,10 @@ def with_audit(settings: tuple[Setting, ...], audit: bool) -> tuple[Setting, ...
 
     return (*settings, *([parse_setting("audit=true")] if audit else []))
 
+
+only = click.option(
+    "--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches."
+)
 
 SESSION_FIELDS = ("device", "threads", "only", "shard", "stop_at_failure")
 """Options of a verb that are fields of its session."""

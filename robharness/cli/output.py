@@ -72,3 +72,9 @@ def is_encodable(text: str) -> bool:
 def unreadable_text(ids: Sequence[str]) -> str:
     """Return "; 2 examples cannot be read: a, b", or an empty text if there are none."""
     return f"; {len(ids)} examples cannot be read: {named_examples(ids)}" if ids else ""
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, such as "12 min"."""
+    words = f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else words

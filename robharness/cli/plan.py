@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo_json, echo_rows, results_console
+from robharness.cli.output import duration, echo_json, echo_rows, results_console
 from robharness.store.passes import Passes, PassTotals
+from robharness.store.speeds import seconds_per_pass
 from robharness.text import COMMAND_LENGTH, SENTENCE_LENGTH, TITLE_LENGTH, counted, printable, styled
 
 if TYPE_CHECKING:
@@ -177,13 +177,7 @@ def _seconds_left(passes: list[tuple[str, int]], store: Store) -> float | None:
 
     passes: (name of the model, number of passes of one example).
     """
-    speeds: dict[str, float] = {}
-    for run in store.runs():
-        with suppress(AttributeError, KeyError, TypeError, ZeroDivisionError):  # a record in another format
-            for speed in run["speed"].values():
-                done = (speed["forward"] + speed["backward"]) * speed["rows"]
-                if done and speed["seconds"]:
-                    speeds[speed["model"]] = speed["seconds"] / done / run["workers"]
+    speeds = seconds_per_pass(store)
     left = [(model, count) for model, count in passes if count]
     if any(model not in speeds for model, _ in left):
         return None
@@ -358,6 +352,4 @@ def _time(facts: dict[str, Any]) -> str:
         return ""
     if seconds is None:
         return "; time left: unknown before the first run"
-    words = f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    words = f"{seconds / 3600:.1f} h" if seconds >= 5400 else words
-    return f"; time left: {words}, at the speed of the last run"
+    return f"; time left: {duration(seconds)}, at the speed of the last run"

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 @options.compute_options
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples, from 1; auto: as set by Slurm or torchrun.")  # fmt: skip
-@click.option("--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches.")
+@options.only
 @click.option("--fresh", metavar="GLOB", help="Forget the stored outcomes of matching cells, and compute them again.")
+@click.option("--no-report", is_flag=True, help="Print no report, which reads all outcomes of SUITE.")
 @options.layout_options
 @options.with_session
 def command(
@@ -29,6 +30,7 @@ def command(
     executor: str | None,
     batch_size: int | None,
     fresh: str | None,
+    no_report: bool,
     as_json: bool,
     intervals: bool,
     by: Rows,
@@ -52,12 +54,17 @@ def command(
             "--fresh forgets whole cells, those of other shards included. Forget them before the shards start. "
             f"Try: {session.plan.command('run', '--fresh', quoted_glob(fresh), '--limit', '1')}"
         )
+    if no_report and as_json:
+        raise UserError("--json prints the report, and --no-report leaves it out. Try: one of them")
     _ = session.devices  # checks the names before --fresh removes stored outcomes
     if executor:
         find_executor(executor, session.registry)
     if fresh:
         session.forget(fresh)
     summary = compute(session, workers=workers, executor=executor, batch_size=batch_size)
+    if no_report:
+        session.notify_end()
+        return ExitCode.INCOMPLETE if show_end(session, summary) else ExitCode.FINE
     found = session.results(notify=True)
     report = found.report(details=as_json or None)
     show(report, as_json=as_json, layout=Layout(by=by, intervals=intervals))

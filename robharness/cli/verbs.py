@@ -18,6 +18,8 @@ VERBS = {
     "run": "Compute the missing cells of a suite, and report.",
     "train": "Train the missing models of a suite; compute nothing else.",
     "plan": "Show the cells of a suite, done and missing; compute nothing.",
+    "submit": "Send the missing work of a suite to a cluster, as an array of jobs.",
+    "status": "Show what is stored of a suite, what its jobs do, and the time left.",
     "report": "Report the stored results of a suite; compute nothing.",
     "compare": "Compare stored results by example: two stores, baselines, suites or models.",
     "check": "Compare a suite with a baseline; the exit code says whether a cell regressed.",

@@ -343,8 +343,7 @@ class Plan:
     @property
     def span(self) -> tuple[int, int]:
         """The positions to compute, start to stop - 1: all n, or those of the shard."""
-        index, count = self.part
-        return self.n * (index - 1) // count, self.n * index // count
+        return span_of(self.n, self.part)
 
     @property
     def trained_models(self) -> list[PlannedModel]:
@@ -386,6 +385,15 @@ class Plan:
         return dataclasses.replace(
             self, cells=cells, pending_cells=pending, unselected_cells=self.unselected_cells + unselected
         )
+
+
+def span_of(n: int, part: tuple[int, int]) -> tuple[int, int]:
+    """Return the positions, start to stop - 1, of the i-th of k parts of n examples.
+
+    part: (i, k), from 1.
+    """
+    index, count = part
+    return n * (index - 1) // count, n * index // count
 
 
 def _trained(model: PlannedModel) -> list[PlannedModel]:
