@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from robharness import suite as suites
 from robharness.engine.environment import check_counts, check_device_names, check_devices, check_shard
+from robharness.engine.executors.processes import release_processes
 from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import choose_executor, run_plan
@@ -238,6 +239,7 @@ class Session:
         check_folders(self.store)
         with self._notified(workers=workers, executor=executor):
             if self.selected.pending_cells:
+                release_processes()  # a training may take hours
                 self.train()
             self._record()
             if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):

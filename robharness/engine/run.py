@@ -10,6 +10,7 @@ from dataclasses import asdict
 from robharness.engine.environment import threads_per_worker
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.executors.inprocess import InProcessExecutor
+from robharness.engine.executors.processes import release_processes
 from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.interrupt import interruptible
 from robharness.engine.listeners import CellObserver, RunListener, unobserved
@@ -106,6 +107,7 @@ def run_plan(
         with interruptible(listener) as state.interrupted:
             if work:
                 state.loop(configs, write_record)
+            release_processes()  # those that started early although nothing is missing
             for cell in plan.cells if work or os.access(store.root, os.W_OK) else ():
                 store.join(cell.key, plan.n)
                 if store.spans(cell.key):
