@@ -33,7 +33,7 @@ class LossyExecutor:
     kind: the event in whose place the worker is lost.
     """
 
-    name, can_respawn = "lossy", True
+    name, can_respawn, is_local = "lossy", True, True
 
     def __init__(self, inner, every=3, kind=CellStarted):
         self.inner, self.every, self.kind = inner, every, kind

@@ -42,7 +42,6 @@ def command(
     """
     from robharness.cli.computing import compute, show_end
     from robharness.cli.report import show
-    from robharness.engine.executors.registered import find_executor
     from robharness.errors import ExitCode, UserError
     from robharness.planning.commands import quoted_glob
     from robharness.report.renderers import Layout
@@ -52,9 +51,7 @@ def command(
             "--fresh forgets whole cells, those of other shards included. Forget them before the shards start. "
             f"Try: {session.plan.command('run', '--fresh', quoted_glob(fresh), '--limit', '1')}"
         )
-    _ = session.devices  # checks the names before --fresh removes stored outcomes
-    if executor:
-        find_executor(executor, session.registry)
+    session.find_workers(executor)  # a mistyped name removes no stored outcomes
     if fresh:
         session.forget(fresh)
     summary = compute(session, workers=workers, executor=executor, batch_size=batch_size)

@@ -88,9 +88,11 @@ class WorkerDied:
     """A worker is gone.
 
     how: e.g. "signal 9 (SIGKILL)".
+    with_machine: whether its whole machine is gone, so that neither its unit nor its model can be the cause.
     """
 
     how: str
+    with_machine: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

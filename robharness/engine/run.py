@@ -64,7 +64,8 @@ def run_plan(
 
     devices: "cpu", "cuda", "cuda:1" and so on, assigned to the workers in turn.
     workers: their number; by default one per device.
-    threads: of the CPU, per worker; by default an equal share of the cores if `workers` or several devices are given.
+    threads: of the CPU, per worker; by default an equal share of the cores if `workers` or several devices are given
+        and the workers compute on this machine.
     batch_size: examples per pass; chosen by input size and device if None.
     stop_at_failure: whether the first failure ends the run.
     executor: starts the workers; by default subprocesses if `workers` or several devices are given, else this process.
@@ -76,7 +77,7 @@ def run_plan(
     executor = choose_executor(plan, devices, workers, executor)
     workers = len(devices) if workers is None and len(devices) > 1 else workers
     count = workers or 1
-    if workers and threads is None:
+    if workers and threads is None and executor.is_local:
         threads = threads_per_worker(workers)
     checked = checks(plan)
     stored = {cell.key: store.verify(cell.key, plan.n, checked[cell.key]) for cell in plan.cells}
@@ -90,7 +91,7 @@ def run_plan(
              "set": list(plan.suite.settings), "examples": plan.n, "part": plan.part, "devices": list(devices),
              "workers": count, "threads": threads}  # fmt: skip
     configs = [
-        WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads)
+        WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads, workers=count)
         for index in range(count)
     ]
 

@@ -20,7 +20,7 @@ from robharness.engine.events import Event, WorkerFailed
 from robharness.engine.executors.base import WorkerConfig
 from robharness.engine.units import Unit
 from robharness.errors import UserError, for_shell
-from robharness.imports import large_import
+from robharness.imports import declare_own_process, large_import
 from robharness.planning import planner
 from robharness.planning.cells import Plan, PlanRequest
 from robharness.planning.files import FileState, add_known_digests, known_digests
@@ -30,6 +30,10 @@ from robharness.store.store import Store
 
 if TYPE_CHECKING:
     from robharness.engine.worker import UnitRunner
+
+
+VARIABLES = ("ROBHARNESS_", "MKL_", "OMP_", "KMP_", "OPENBLAS_", "CUBLAS_", "NVIDIA_TF32", "TORCH_", "PYTORCH_")
+"""Beginnings of the names of environment variables that a worker on another machine gets as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,7 @@ class StartMessage:
     digests: by state, the sha256 of files that the plan names.
     sizes: the sizes of the data's first images, if they were read.
     path: the folders of Python modules, as `sys.path`.
+    environment: the variables whose names begin with one of VARIABLES.
     """
 
     request: PlanRequest
@@ -54,6 +59,7 @@ class StartMessage:
     digests: Mapping[FileState, str]
     sizes: ImageSizes | None
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+    environment: Mapping[str, str] = field(default_factory=lambda: _variables())
 
     @classmethod
     def of(cls, plan: Plan, store: Store, config: WorkerConfig) -> StartMessage:
@@ -107,7 +113,9 @@ class WorkerService:
 
     def _made_runner(self) -> UnitRunner:
         start, request = self._start, self._start.request
+        declare_own_process()
         sys.path[:] = start.path
+        os.environ.update(start.environment)  # before libraries are imported, which read it then
         try:
             os.chdir(request.working_directory)
         except OSError as error:
@@ -129,6 +137,10 @@ class WorkerService:
             from robharness.engine.worker import UnitRunner
 
         return UnitRunner(plan, Store(start.store), start.config, self._stopping)
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
 
 
 def failure(error: Exception) -> WorkerFailed:

@@ -82,6 +82,7 @@ class SubprocessExecutor:
     name = "subprocess"
     can_respawn = True
     needs_request = True
+    is_local = True
 
     def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> SubprocessWorker:
         return SubprocessWorker(plan, store, config)
