@@ -84,6 +84,16 @@ class UnitFinished:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerWaits:
+    """A worker has no place to compute yet. Its command goes on as soon as it has one.
+
+    why: e.g. "no node has 1 free core".
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerDied:
     """A worker is gone.
 
@@ -120,6 +130,7 @@ Event = (
     | CellFinished
     | BatchSizeReduced
     | UnitFinished
+    | WorkerWaits
     | WorkerDied
     | WorkerFailed
 )

@@ -17,6 +17,7 @@ from robharness.engine.events import (
     UnitFinished,
     WorkerDied,
     WorkerFailed,
+    WorkerWaits,
 )
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.listeners import CellObserver, RunListener, show_finding, unobserved
@@ -200,15 +201,15 @@ class Scheduler:
                 self.tracker.finished(state, event)
                 self.cell_finished(self.cells[label][event.key], event.span, event.failure)
             case BatchSizeReduced():
-                message = (
-                    f"memory was too small for {event.before} examples per pass; the run goes on with {event.after}"
-                )
-                self.warn(finding("batch-size-reduced", message, subject=label))
+                text = f"memory was too small for {event.before} examples per pass; the run goes on with {event.after}"
+                self.warn(finding("batch-size-reduced", text, subject=label))
                 if state.is_loaded:
                     self.unit_sizes[label].shrink(event.after)
                     self.summary.speed[label].rows = event.after
             case UnitFinished():
                 self.unit_finished(state, label, event)
+            case WorkerWaits():
+                self.warn(finding("worker-waits", f"a worker has no place to compute yet: {event.why}"))
             case WorkerDied():
                 self.worker_died(state, label, event.how, deaths=0 if event.with_machine else 1)
             case WorkerFailed():
@@ -289,8 +290,7 @@ class Scheduler:
         self.tracker.work_on(state, None)
         state.unit = state.prefetched = None
         self.warn(finding("worker-died", f"a worker died ({how}); its units were given to another one", subject=label))
-        if prefetched is not None:
-            self.retries.append(prefetched)
+        self.retries += [] if prefetched is None else [prefetched]
         if unit is not None:
             self.retry(state, unit, key, how, unit.deaths + deaths)
         else:

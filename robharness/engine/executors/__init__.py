@@ -9,7 +9,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # see robharness/__init__.py
 if TYPE_CHECKING:
-    from robharness.engine.events import Event, WorkerDied, WorkerFailed
+    from robharness.engine.events import Event, WorkerDied, WorkerFailed, WorkerWaits
     from robharness.engine.executors.base import Executor, Worker, WorkerConfig
     from robharness.engine.executors.inprocess import InProcessExecutor
     from robharness.engine.executors.serving import StartMessage, WorkerService
@@ -31,6 +31,7 @@ _HOMES = {
     "WorkerConfig": "engine.executors.base",
     "WorkerDied": "engine.events",
     "WorkerFailed": "engine.events",
+    "WorkerWaits": "engine.events",
     "WorkerService": "engine.executors.serving",
 }
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "WorkerDied",
     "WorkerFailed",
     "WorkerService",
+    "WorkerWaits",
 ]
 
 

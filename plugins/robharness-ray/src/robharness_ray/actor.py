@@ -39,6 +39,10 @@ class WorkerActor:
         yield from getattr(self._service, name)(*arguments)
 
     @ray.method(concurrency_group="control")
+    def place(self) -> None:
+        """Return as soon as the actor has a place."""
+
+    @ray.method(concurrency_group="control")
     def stop(self) -> None:
         """End the current unit after its current cell."""
         self._is_stopping = True

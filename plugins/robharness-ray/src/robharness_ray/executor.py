@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,11 +22,14 @@ from robharness.engine.executors import (
     WorkerConfig,
     WorkerDied,
     WorkerFailed,
+    WorkerWaits,
 )
 from robharness_ray.actor import WorkerActor
 
 POLL_SECONDS = 0.2
 """The longest wait for events, after which the main process notices Ctrl-C."""
+PATIENCE_SECONDS = 10.0
+"""The time without a place after which a worker reports that it waits."""
 GPUS = "ROBHARNESS_RAY_GPUS"
 """The environment variable of the share of a GPU that each worker gets."""
 
@@ -38,8 +42,12 @@ class RayWorker:
 
     def __init__(self, plan: Plan, store: Store, config: WorkerConfig) -> None:
         start = pickle.dumps(StartMessage.of(plan, store, config))
-        self._actor = WorkerActor.options(num_cpus=_cores(config), num_gpus=_gpus(config)).remote(sys.path, start)
+        cores, gpus = _cores(config), _gpus(config)
+        self._needs = f"{cores} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+        self._actor = WorkerActor.options(num_cpus=cores, num_gpus=gpus).remote(sys.path, start)
         self.events: Any = None
+        self._place = self._actor.place.remote()
+        self._deadline: float | None = time.monotonic() + PATIENCE_SECONDS
 
     def load(self, label: str) -> None:
         self.events = self._actor.execute.remote("load", label)
@@ -53,6 +61,15 @@ class RayWorker:
     def close(self) -> None:
         """End the actor at once; it writes each outcome as a whole, or not at all."""
         ray.kill(self._actor)
+
+    def waits(self) -> WorkerWaits | None:
+        """Return an event, once, if the actor has no place after some seconds."""
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return None
+        self._deadline = None
+        if ray.wait([self._place], timeout=0)[0]:
+            return None
+        return WorkerWaits(why=f"no node of the Ray cluster has {self._needs} free")
 
     def next_event(self) -> Event:
         """Return the next event, which is there already."""
@@ -80,10 +97,14 @@ class RayExecutor:
         return RayWorker(plan, store, config)
 
     def wait(self, workers: Sequence[RayWorker]) -> Iterator[tuple[RayWorker, Event]]:
-        ready, _ = ray.wait([worker.events for worker in workers], num_returns=1, timeout=POLL_SECONDS)
+        streams = [worker.events for worker in workers]
+        ready, _ = ray.wait(streams, timeout=POLL_SECONDS)
+        ready += ray.wait(streams, num_returns=len(streams), timeout=0)[0] if ready else []
         for worker in workers:
             if worker.events in ready:
                 yield worker, worker.next_event()
+            elif event := worker.waits():
+                yield worker, event
 
 
 def _connect() -> None:
