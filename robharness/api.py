@@ -14,6 +14,7 @@ from robharness.comparison.records import Comparison
 from robharness.comparison.requests import Request, as_models
 from robharness.display.notebook import default_listener
 from robharness.engine.environment import check_counts
+from robharness.engine.executors.processes import prepared_processes, processes_of_run
 from robharness.engine.listeners import RunListener, TrainingListener
 from robharness.errors import Interrupted, UserError
 from robharness.gate.records import CheckReport
@@ -97,7 +98,10 @@ def run(
     """
     options: dict[str, Any] = {"device": device, "threads": threads, "shard": shard, "listener": listener}
     options["overrides"] = overrides
-    with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
+    with (
+        prepared_processes(processes_of_run(workers, device, executor)),
+        _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session,
+    ):
         results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)
         session.show_findings([*results.findings, *session.findings])
         return results
@@ -139,7 +143,10 @@ def check(
     from robharness.gate.checks import check_results
 
     options: dict[str, Any] = {"device": device, "threads": threads, "listener": listener, "overrides": overrides}
-    with _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session:
+    with (
+        prepared_processes(processes_of_run(workers, device, executor)),
+        _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session,
+    ):
         ratios = None if benchmark is None else read_ratios(benchmark)
         found = find_baseline(baseline, session.plan, update=update, benchmark=benchmark)
         results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)

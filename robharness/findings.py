@@ -63,6 +63,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "several-networks": ("warning", "outcomes under one name come from different networks"),
     "batch-size-reduced": ("warning", "memory was too small for the batch size of a pass"),
     # the run
+    "worker-waits": ("note", "a worker waits for a machine that it can compute on"),
     "worker-died": ("warning", "a worker died; another worker computes its unit"),
     "worker-not-replaced": ("warning", "a dead worker could not be replaced; the run goes on with fewer workers"),
     "worker-not-closed": ("warning", "the executor of a plugin could not end a worker"),

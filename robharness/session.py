@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from robharness import suite as suites
 from robharness.engine.environment import check_counts, check_device_names, check_devices, check_shard
+from robharness.engine.executors.base import AnyExecutor
+from robharness.engine.executors.processes import release_processes
 from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import choose_executor, run_plan
@@ -189,6 +191,16 @@ class Session:
         """The devices. Raises UserError for a device that torch does not find."""
         return check_devices(self.device)
 
+    def find_workers(self, executor: str | None) -> tuple[AnyExecutor | None, list[str]]:
+        """Return the executor with this name, None for the default one, and the devices of its workers.
+
+        Raises UserError for an executor that cannot be used, and for a device that torch does not find. Devices of
+        other machines are not looked for.
+        """
+        found = find_executor(executor, self.registry) if executor else None
+        is_local = found is None or found.is_local
+        return found, self.devices if is_local else check_device_names(self.device)
+
     @property
     def selected(self) -> Plan:
         """The part of the plan that `only` and `shard` select."""
@@ -234,12 +246,12 @@ class Session:
         fails, they are also notified that it ended; else `results` does so.
         """
         check_counts(workers=workers, batch_size=batch_size)
-        devices = self.devices  # before any training: a mistyped device costs no time
-        chosen = find_executor(executor, self.registry) if executor else None
-        chosen = choose_executor(self.selected, devices, workers, chosen)
+        found, devices = self.find_workers(executor)  # before any training: a mistyped name costs no time
+        chosen = choose_executor(self.selected, devices, workers, found)
         check_folders(self.store)
         with self._notified(workers=workers, executor=executor):
             if self.selected.pending_cells:
+                release_processes()  # a training may take hours
                 self.train()
             self._record()
             if not self.selected.cells or (self._has_failed_training and self.stop_at_failure):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import yaml
 
 from robharness import api, discover
 from robharness.engine import listeners
-from robharness.engine.events import CellFinished, CellStarted, ModelLoaded, UnitFinished, WorkerDied
+from robharness.engine.events import CellFinished, CellStarted, ModelLoaded, UnitFinished, WorkerDied, WorkerWaits
 from robharness.engine.executors.base import ATTRIBUTES
 from robharness.engine.executors.inprocess import InProcessExecutor
 from robharness.engine.executors.registered import find_executor
@@ -33,7 +34,7 @@ class LossyExecutor:
     kind: the event in whose place the worker is lost.
     """
 
-    name, can_respawn = "lossy", True
+    name, can_respawn, is_local = "lossy", True, True
 
     def __init__(self, inner, every=3, kind=CellStarted):
         self.inner, self.every, self.kind = inner, every, kind
@@ -243,6 +244,56 @@ def test_a_model_that_one_worker_cannot_load_is_left_to_the_others(suite, run, c
     assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=4))
 
 
+class PendingExecutor(InProcessExecutor):
+    """Its second worker waits for a place in vain, and loads its model as long as it lives."""
+
+    def __init__(self):
+        self.workers, self.closed = [], []
+
+    def spawn(self, plan, store, config):
+        self.workers.append(super().spawn(plan, store, config))
+        return self.workers[-1]
+
+    def wait(self, workers):
+        pending = self.workers[1]
+        yield from super().wait([worker for worker in workers if worker is not pending])
+        if pending in workers:
+            yield pending, WorkerWaits(why="no machine is free")
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_a_worker_that_never_loads_takes_no_unit_and_is_not_waited_for(suite, run, compute, models):
+    source = suite(models=[{"model": "toys/net", "label": f"Net {number}"} for number in range(models)])
+    plan, store, summary = compute(source, PendingExecutor(), workers=2)
+    assert outcomes(results.load(plan, store)) == outcomes(run(source, "whole", batch_size=4))
+    assert [each.code for each in summary.findings] == ["worker-waits"]
+
+
+def test_ctrl_c_does_not_wait_for_a_worker_that_never_loads(suite, compute):
+    class Interrupter(listeners.Silent):
+        def cell_done(self, cell, span, failure):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _, _, summary = compute(suite(), PendingExecutor(), workers=2, listener=Interrupter())
+    assert summary.interrupted
+
+
+def test_units_and_models_are_not_blamed_for_machines_that_are_lost(suite, run, compute):
+    """Six machines are lost, every one in the middle of a unit or of loading; two deaths would fail the cells."""
+
+    class Lossy(LossyExecutor):
+        def wait(self, workers):
+            for worker, event in super().wait(workers):
+                yield worker, replace(event, with_machine=True) if isinstance(event, WorkerDied) else event
+            self.every = 1 if len(self.lost) < 6 else 100
+            self.kind = (CellStarted, ModelLoaded)[len(self.lost) // 3 % 2]
+
+    executor = Lossy(InProcessExecutor(), every=1)
+    plan, store, summary = compute(suite(), executor, workers=1, batch_size=40)
+    assert len(executor.lost) == 6 and summary.failures == []
+    assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=40))
+
+
 # --- by name ---------------------------------------------------------------------------------------------------------
 
 PLUGIN = """
@@ -314,6 +365,43 @@ def test_an_executor_that_cannot_be_used_is_an_error_before_anything_is_computed
     with pytest.raises(error, match=words):
         api.run(suite(), store=tmp_path / "store", plugins=[toys, plugin], executor=name)
     assert not (tmp_path / "store").exists()
+
+
+def test_the_last_part_of_a_name_is_enough_if_one_executor_has_it(plugin, tmp_path):
+    assert find_executor("counting", discover([plugin])).name == "counting"
+    other = tmp_path / "other.py"
+    other.write_text(Path(plugin).read_text())
+    with pytest.raises(PluginNotFound, match=r"several executors are called 'counting': mine/counting, other/counting"):
+        find_executor("counting", discover([plugin, str(other)]))
+
+
+FAR = """
+from dataclasses import replace
+from robharness import hookimpl
+from robharness.engine.executors import InProcessExecutor
+
+class Far(InProcessExecutor):
+    is_local = False
+
+    def spawn(self, plan, store, config):
+        print(f"worker {config}")
+        return super().spawn(plan, store, replace(config, device="cpu", threads=1))
+
+@hookimpl
+def robharness_executors():
+    yield "far", Far
+"""
+
+
+def test_devices_and_cores_of_another_machine_are_not_those_of_this_one(suite, toys, tmp_path, capsys):
+    path = tmp_path / "far.py"
+    path.write_text(FAR)
+    options = {"store": tmp_path / "store", "plugins": [toys, str(path)], "device": "cuda:7,cuda:8"}
+    with pytest.raises(UserError, match="cuda:7"):
+        api.run(suite(), executor="in-process", **options)
+    assert api.run(suite(), executor="far", **options).is_complete
+    printed = "worker WorkerConfig(device='cuda:{}', batch_size=None, threads=None, workers=2)\n"
+    assert capsys.readouterr().out == printed.format(7) + printed.format(8)
 
 
 def test_a_mistyped_executor_deletes_no_stored_outcomes(suite, run, toys, tmp_path):

@@ -288,8 +288,6 @@ def test_a_shard_joins_its_own_parts_and_the_last_one_all_of_them(suite, run, to
     assert [cell.accuracy for cell in found.cells] == [cell.accuracy for cell in whole.cells]
 
 
-
-
 OBSERVER = """
 from pathlib import Path
 from robharness import hookimpl

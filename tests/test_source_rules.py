@@ -14,7 +14,13 @@ SOURCES = sorted(CORE.parent.glob("plugins/*/src"))
 PLUGINS = "|".join(path.parent.name.removeprefix("robharness-") for path in SOURCES)
 HOOKS = [name for name in vars(hookspecs) if name.startswith("robharness_")]
 LIBRARIES = "efficientnet|imagecorruptions|foolbox|torchattacks|autoattack|decord|timm|open_clip"
-PUBLIC = ("robharness", "robharness.checkpoints", "robharness.specs", "robharness.specs.conventions")
+PUBLIC = (
+    "robharness",
+    "robharness.checkpoints",
+    "robharness.engine.executors",
+    "robharness.specs",
+    "robharness.specs.conventions",
+)
 """Modules of the core that a plugin may import from."""
 
 

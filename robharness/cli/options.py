@@ -234,7 +234,14 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
     """
 
     @wraps(function)
-    def command(
+    def command(**options: Any) -> int:
+        from robharness.engine.executors.processes import prepared_processes, processes_of_run
+
+        asked = [options.get(name) for name in ("workers", "device", "executor")]
+        with prepared_processes(processes_of_run(*asked) if "workers" in options else 0):
+            return with_plan(**options)
+
+    def with_plan(
         suite: Path,
         plugins: tuple[str, ...],
         store: Location,

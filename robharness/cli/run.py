@@ -44,7 +44,6 @@ def command(
     """
     from robharness.cli.computing import compute, show_end
     from robharness.cli.report import show
-    from robharness.engine.executors.registered import find_executor
     from robharness.errors import ExitCode, UserError
     from robharness.planning.commands import quoted_glob
     from robharness.report.renderers import Layout
@@ -56,9 +55,7 @@ def command(
         )
     if no_report and as_json:
         raise UserError("--json prints the report, and --no-report leaves it out. Try: one of them")
-    _ = session.devices  # checks the names before --fresh removes stored outcomes
-    if executor:
-        find_executor(executor, session.registry)
+    session.find_workers(executor)  # a mistyped name removes no stored outcomes
     if fresh:
         session.forget(fresh)
     summary = compute(session, workers=workers, executor=executor, batch_size=batch_size)

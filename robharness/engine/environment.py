@@ -62,8 +62,8 @@ def check_shard(shard: tuple[int, int] | None) -> None:
         raise UserError(f"a shard is (i, k), the i-th of k parts from 1, k at most {MOST['shards']}. Try: shard=(1, 4)")
 
 
-def check_device_names(wanted: str) -> None:
-    """Raise UserError, without torch, for names that no machine has a device for.
+def check_device_names(wanted: str) -> list[str]:
+    """Return the names of the devices, without torch. Raises UserError for names that no machine has a device for.
 
     wanted: as `check_devices` takes it.
     """
@@ -75,6 +75,7 @@ def check_device_names(wanted: str) -> None:
     for device in devices:
         if len(device) > 100 or device.partition(":")[0] in _NO_DEVICES:
             raise UserError(f"torch computes no network on the device '{printable(device)}'. Try: cpu")
+    return [device for device in devices if device]
 
 
 def check_devices(wanted: str) -> list[str]:
@@ -84,8 +85,7 @@ def check_devices(wanted: str) -> list[str]:
         started several processes on a machine.
     Raises UserError for a device that torch does not have.
     """
-    check_device_names(wanted)
-    devices = [device.strip() for device in wanted.split(",") if device.strip()]
+    devices = check_device_names(wanted)
     if all(device == "cpu" for device in devices):  # without torch, which this process may not need
         return devices
     from robharness.evaluation.devices import checked_device

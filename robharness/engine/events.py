@@ -84,13 +84,25 @@ class UnitFinished:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerWaits:
+    """A worker has no place to compute yet. Its command goes on as soon as it has one.
+
+    why: e.g. "no node has 1 free core".
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerDied:
     """A worker is gone.
 
     how: e.g. "signal 9 (SIGKILL)".
+    with_machine: whether its whole machine is gone, so that neither its unit nor its model can be the cause.
     """
 
     how: str
+    with_machine: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +130,7 @@ Event = (
     | CellFinished
     | BatchSizeReduced
     | UnitFinished
+    | WorkerWaits
     | WorkerDied
     | WorkerFailed
 )

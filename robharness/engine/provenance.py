@@ -23,6 +23,13 @@ def stored_provenance(plan: Plan, store: Store) -> list[tuple[Cell, Sequence[Map
     return [(cell, store.provenance(cell.key)) for cell in (*plan.cells, *plan.unselected_cells)]
 
 
+def stored_of_model(plan: Plan, store: Store, label: str) -> list[Mapping[str, Any]]:
+    """Return the provenance of the stored parts of a model, those of cells outside of `only` included."""
+    cells = (*plan.cells, *plan.unselected_cells)
+    keys = [cell.key for cell in cells if cell.model.label == label]
+    return [each for found in store.map(store.provenance, keys) for each in found]
+
+
 def outdated_outcomes(plan: Plan, stored: Iterable[tuple[Cell, Sequence[Mapping[str, Any]]]]) -> Iterator[Finding]:
     """Yield a finding per plugin whose code has changed since outcomes were stored.
 

@@ -11,6 +11,7 @@ from functools import partial
 from robharness.engine.environment import threads_per_worker
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.executors.inprocess import InProcessExecutor
+from robharness.engine.executors.processes import release_processes
 from robharness.engine.executors.subprocess import SubprocessExecutor
 from robharness.engine.interrupt import interruptible
 from robharness.engine.listeners import CellObserver, RunListener, unobserved
@@ -64,7 +65,8 @@ def run_plan(
 
     devices: "cpu", "cuda", "cuda:1" and so on, assigned to the workers in turn.
     workers: their number; by default one per device.
-    threads: of the CPU, per worker; by default an equal share of the cores if `workers` or several devices are given.
+    threads: of the CPU, per worker; by default an equal share of the cores if `workers` or several devices are given
+        and the workers compute on this machine.
     batch_size: examples per pass; chosen by input size and device if None.
     stop_at_failure: whether the first failure ends the run.
     executor: starts the workers; by default subprocesses if `workers` or several devices are given, else this process.
@@ -76,7 +78,7 @@ def run_plan(
     executor = choose_executor(plan, devices, workers, executor)
     workers = len(devices) if workers is None and len(devices) > 1 else workers
     count = workers or 1
-    if workers and threads is None:
+    if workers and threads is None and executor.is_local:
         threads = threads_per_worker(workers)
     checked = checks(plan)
     listed = store.listed()
@@ -93,7 +95,7 @@ def run_plan(
              "set": list(plan.suite.settings), "examples": plan.n, "part": plan.part, "devices": list(devices),
              "workers": count, "threads": threads}  # fmt: skip
     configs = [
-        WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads)
+        WorkerConfig(device=devices[index % len(devices)], batch_size=batch_size, threads=threads, workers=count)
         for index in range(count)
     ]
 
@@ -111,6 +113,7 @@ def run_plan(
             with joiner:
                 if work:
                     state.loop(configs, write_record)
+            release_processes()  # those that started early although nothing is missing
             if work or store.files.is_writable(store.root):
                 listed = store.listed()
                 listed.map(partial(_complete, listed, plan), plan.cells)

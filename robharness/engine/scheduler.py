@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from robharness.engine.events import (
     BatchSizeReduced,
@@ -18,10 +17,11 @@ from robharness.engine.events import (
     UnitFinished,
     WorkerDied,
     WorkerFailed,
+    WorkerWaits,
 )
 from robharness.engine.executors.base import AnyExecutor, WorkerConfig
 from robharness.engine.listeners import CellObserver, RunListener, show_finding, unobserved
-from robharness.engine.provenance import pass_findings, runtime_findings
+from robharness.engine.provenance import pass_findings, runtime_findings, stored_of_model
 from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
 from robharness.engine.tracking import Tracker
@@ -102,6 +102,14 @@ class Scheduler:
         """Whether new units are assigned: no Ctrl-C, and no failure if the run stops at the first one."""
         return not self.interrupted.is_set() and not (self.stop_at_failure and self.summary.failures)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether no worker computes a unit, and none will; a worker that still loads a model is not waited for."""
+        if any(state.unit is not None for state in self.workers):
+            return False
+        has_work = self.continues and any(map(self.has_work, self.cells))
+        return not (has_work and any(state.is_busy for state in self.workers))
+
     def loop(self, configs: Sequence[WorkerConfig], write_record: Callable[[], None]) -> None:
         """Assign units to workers until nothing is missing, or the run stops.
 
@@ -117,9 +125,9 @@ class Scheduler:
                         state.worker.stop()
                     elif not state.is_busy:
                         self.assign(state)
-                busy = {state.worker: state for state in self.workers if state.is_busy}
-                if not busy:
+                if self.is_finished:
                     return
+                busy = {state.worker: state for state in self.workers if state.is_busy}
                 for worker, event in self.executor.wait(list(busy)):
                     self.handle_event(busy[worker], event)
                     if isinstance(event, UnitFinished):
@@ -197,17 +205,17 @@ class Scheduler:
                 self.tracker.finished(state, event)
                 self.cell_finished(self.cells[label][event.key], event.span, event.failure)
             case BatchSizeReduced():
-                message = (
-                    f"memory was too small for {event.before} examples per pass; the run goes on with {event.after}"
-                )
-                self.warn(finding("batch-size-reduced", message, subject=label))
+                text = f"memory was too small for {event.before} examples per pass; the run goes on with {event.after}"
+                self.warn(finding("batch-size-reduced", text, subject=label))
                 if state.is_loaded:
                     self.unit_sizes[label].shrink(event.after)
                     self.summary.speed[label].rows = event.after
             case UnitFinished():
                 self.unit_finished(state, label, event)
+            case WorkerWaits():
+                self.warn(finding("worker-waits", f"a worker has no place to compute yet: {event.why}"))
             case WorkerDied():
-                self.worker_died(state, label, event.how)
+                self.worker_died(state, label, event.how, deaths=0 if event.with_machine else 1)
             case WorkerFailed():
                 if not event.is_bug:
                     raise UserError(event.error)
@@ -228,7 +236,8 @@ class Scheduler:
             self.unit_sizes[label] = UnitSize(event.batch_size, event.input_values)
             name = next(model.entry.name for model in self.plan.models if model.label == label)
             self.summary.speed[label] = Speed(model=name, rows=event.batch_size)
-            changes = runtime_findings(label, self.stored_of(label), event.provenance, fresh_command(self.plan, label))
+            stored = stored_of_model(self.plan, self.store, label)
+            changes = runtime_findings(label, stored, event.provenance, fresh_command(self.plan, label))
             self.warn(*pass_findings(label, event.provenance), *changes)
 
     def cell_finished(self, cell: Cell, span: Span, failure: Failure | None, *, is_given_up: bool = True) -> None:
@@ -285,19 +294,18 @@ class Scheduler:
                 found[key].append(unit.span)
         return found
 
-    def worker_died(self, state: WorkerState, label: str, how: str) -> None:
-        """Leave a dead worker's units to others and replace the worker. After MAX_DEATHS, a unit counts as failed."""
+    def worker_died(self, state: WorkerState, label: str, how: str, *, deaths: int = 1) -> None:
+        """Leave a dead worker's units to others, and replace it. `deaths` is 0 if its work cannot be the cause."""
         self.close_worker(state)
         unit, prefetched, key = state.unit, state.prefetched, state.key
         self.tracker.work_on(state, None)
         state.unit = state.prefetched = None
         self.warn(finding("worker-died", f"a worker died ({how}); its units were given to another one", subject=label))
-        if prefetched is not None:
-            self.retries.append(prefetched)
+        self.retries += [] if prefetched is None else [prefetched]
         if unit is not None:
-            self.retry(state, unit, key, how)
+            self.retry(state, unit, key, how, unit.deaths + deaths)
         else:
-            state.load_deaths[label] += 1
+            state.load_deaths[label] += deaths
             if state.load_deaths[label] >= MAX_DEATHS:
                 error = ContractViolation(f"{MAX_DEATHS} workers died while they loaded it: {how}", by="model")
                 may_have_it = any(other.label == label for other in self.workers if other is not state)
@@ -313,12 +321,12 @@ class Scheduler:
         except UserError as error:
             self.warn(finding("worker-not-closed", str(error)))
 
-    def retry(self, state: WorkerState, unit: Unit, key: str | None, how: str) -> None:
+    def retry(self, state: WorkerState, unit: Unit, key: str | None, how: str, deaths: int) -> None:
         """Leave the missing outcomes of a dead worker's unit to others; after MAX_DEATHS, fail its cell.
 
         key: of the cell that the worker computed; without any, all cells of the unit fail.
+        deaths: the number of workers that the unit cost.
         """
-        deaths = unit.deaths + 1
         missing = {key: uncovered(spans, unit.span) for key, spans in self.stored_spans(unit).items()}
         self.tracker.check(state, unit, missing, self.failed)
         keys = tuple(key for key, spans in missing.items() if spans)
@@ -386,18 +394,13 @@ class Scheduler:
 
     # --- provenance --------------------------------------------------------------------------------------------
 
-    def stored_of(self, label: str) -> list[dict[str, Any]]:
-        """Return the provenances of the model's stored outcomes, also those of cells that are not selected."""
-        cells = (*self.plan.cells, *self.plan.unselected_cells)
-        keys = [cell.key for cell in cells if cell.model.label == label]
-        return [each for found in self.store.map(self.store.provenance, keys) for each in found]
-
     def check_state(self, label: str, state: str) -> None:
         """Describe the model's cells in the store. Raises ContractViolation if other outcomes are of another network.
 
         state: hash of the network's parameters and buffers.
         """
-        recorded = {provenance.get("model_state") for provenance in self.stored_of(label)}
+        stored = stored_of_model(self.plan, self.store, label)
+        recorded = {provenance.get("model_state") for provenance in stored}
         if not {*recorded, self.model_states.setdefault(label, state)} <= {state}:
             raise ContractViolation(
                 "it builds another network than the one whose outcomes are stored, from the same weights and options. "

@@ -27,7 +27,7 @@ from typing import Any
 
 from robharness.errors import UserError, check_folder, for_shell, why_no_folder
 from robharness.planning.files import LARGEST_RECORD, content_digest, json_object, read_record
-from robharness.planning.weights import Weights, file_digest
+from robharness.planning.weights import Weights, known_digest
 from robharness.reading import read_regular
 from robharness.specs.protocols import Dataset
 from robharness.text import attributed
@@ -109,7 +109,7 @@ def damage(folder: Path) -> str:
     if found := visible_damage(folder):
         return found
     content, sha256 = content_of(folder), sha256_of(folder)
-    found = content_digest(folder / content) if content == FEATURES else file_digest(folder / content)
+    found = content_digest(folder / content) if content == FEATURES else known_digest(folder / content)
     return "" if found == sha256 else f"its {content} has the sha256 {found}, and {PROVENANCE} records {sha256}"
 
 

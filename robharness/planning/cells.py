@@ -166,6 +166,7 @@ class PlannedData:
     canvas: the canvas of all its images.
     classes: the classes that logits are restricted to, ascending; None for all. Networks and attacks see the positions
         in this list as labels; the store has the labels of the data set.
+    known_sizes: the sizes of its first images, if they are known.
     """
 
     entry: Entry
@@ -176,11 +177,18 @@ class PlannedData:
     identity: dict[str, Any]
     canvas: Canvas = None
     classes: tuple[int, ...] | None = None
+    known_sizes: ImageSizes | None = None
 
     @cached_property
     def sizes(self) -> ImageSizes:
-        """The sizes of its first images, which are read for that."""
-        return image_sizes(self.dataset, self.order, self.entry.spec.kind)
+        """The sizes of its first images, which are read for that unless they are known."""
+        return self.known_sizes or image_sizes(self.dataset, self.order, self.entry.spec.kind)
+
+    @property
+    def sizes_so_far(self) -> ImageSizes | None:
+        """The sizes of its first images if they are known or were read already; else None."""
+        found: ImageSizes | None = vars(self).get("sizes", self.known_sizes)
+        return found
 
     @cached_property
     def numbered(self) -> PlannedData:

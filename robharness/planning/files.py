@@ -6,8 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def content_digest(path: Path) -> str:
     """
     try:
         if not path.is_dir():
-            return _file_digest(path)
+            return digest_of(path)
         digest, seen = hashlib.sha256(), set[str]()
         for folder, folders, names in os.walk(path, followlinks=True):
             if (real := os.path.realpath(folder)) in seen:  # a link to a folder above
@@ -93,7 +92,7 @@ def content_digest(path: Path) -> str:
             seen.add(real)
             folders.sort()
             for file in sorted(Path(folder, name) for name in names):
-                digest.update(os.fsencode(file.relative_to(path)) + b"\0" + _file_digest(file).encode())
+                digest.update(os.fsencode(file.relative_to(path)) + b"\0" + digest_of(file).encode())
         return digest.hexdigest()
     except OSError as error:
         raise UserError(
@@ -101,18 +100,36 @@ def content_digest(path: Path) -> str:
         ) from None
 
 
-def _file_digest(path: Path) -> str:
+FileState = tuple[Path, int, int, int, int]
+"""A file's path, its size, its times and its inode; no copy of a file can set the time of its change."""
+MOST_DIGESTS = 4096
+"""The number of digests that are kept."""
+_digests: dict[FileState, str] = {}
+
+
+def known_digests() -> dict[FileState, str]:
+    """Return the sha256 of the files that this process has read, to hand them over to another process."""
+    return dict(_digests)
+
+
+def add_known_digests(found: Mapping[FileState, str]) -> None:
+    """Take over digests of files from another process. A file counts as read as long as its state is the same."""
+    _digests.update(found)
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file, which is read once per state. Raises OSError, e.g. for a file that is none."""
     facts = path.stat()
     if kind := kind_of_file(facts.st_mode):  # reading a pipe or a device may never end
         raise NotAFile(path, kind)
-    return _digest_of(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
-
-
-@lru_cache(maxsize=4096)
-def _digest_of(path: Path, size: int, modified: int, changed: int, inode: int) -> str:
-    """Read a file once, as long as its size, its times and its inode stay; no copy can set the time of a change."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    state = (path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+    if state not in _digests:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if len(_digests) >= MOST_DIGESTS:
+            del _digests[next(iter(_digests))]
+        _digests[state] = digest
+    return _digests[state]
 
 
 def paths_in(value: Any) -> Iterator[Path]:

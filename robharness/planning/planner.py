@@ -36,16 +36,23 @@ from robharness.suite import Data, Perturbation, Suite
 from robharness.text import is_valid
 
 
-def plan(suite: Suite, data_root: Path, limit: int | None = None, store: Location = DEFAULT_STORE) -> Plan:
+def plan(
+    suite: Suite,
+    data_root: Path,
+    limit: int | None = None,
+    store: Location = DEFAULT_STORE,
+    sizes: ImageSizes | None = None,
+) -> Plan:
     """Plan the cells of a suite. Opens the data sets and hashes the weights; imports neither torch nor any network.
 
     suite: the resolved suite.
     data_root: the folder of data and weights.
     limit: the number of examples, a prefix of the fixed order; those of the suite if None.
     store: the store with the models that the suite trains; of an object store, their copies on this machine count.
+    sizes: the sizes of the data's first images, which are read if they are needed and not given.
     """
     missing: list[UserError] = []
-    data = _gather(missing, suite.data.entry, lambda: plan_data(suite, data_root, limit))
+    data = _gather(missing, suite.data.entry, lambda: plan_data(suite, data_root, limit, sizes))
     opened: dict[str, tuple[Entry, FixedDataset]] = {}
 
     known: dict[str, FixedDataset] = {}
@@ -164,13 +171,17 @@ def _gather(missing: list[UserError], entry: Entry, make: Callable[..., Any], *a
         return None
 
 
-def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> PlannedData:
-    """Open the suite's data in their fixed order. Raises UserError for data that are missing or inconsistent."""
+def plan_data(suite: Suite, data_root: Path, limit: int | None = None, sizes: ImageSizes | None = None) -> PlannedData:
+    """Open the suite's data in their fixed order. Raises UserError for data that are missing or inconsistent.
+
+    sizes: as in `plan`.
+    """
     entry = suite.data.entry
     dataset: FixedDataset = call_plugin(entry, _open_dataset, suite.data, data_root)
     order = dataset.order
-    unknown = ImageSizes(sizes=(), channels=frozenset())
-    canvas = canvas_of(suite, image_sizes(dataset, order, entry.spec.kind) if suite.canvas == "auto" else unknown)
+    if sizes is None and suite.canvas == "auto":
+        sizes = image_sizes(dataset, order, entry.spec.kind)
+    canvas = canvas_of(suite, sizes or ImageSizes(sizes=(), channels=frozenset()))
     identity = {
         **call_plugin(entry, canonical, data_identity(suite.data)),
         "order": "sha256(id)",
@@ -190,6 +201,7 @@ def plan_data(suite: Suite, data_root: Path, limit: int | None = None) -> Planne
         identity=identity,
         canvas=canvas,
         classes=classes,
+        known_sizes=sizes,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from robharness.errors import MissingResource, MissingResources, UserError, expanded, for_shell
+from robharness.planning.files import digest_of
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import Entry
 from robharness.reading import kind_of_file
@@ -61,7 +62,7 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
         paths = _each(parts, lambda name, part: _found(entry, name, part, data_root))
     else:
         return None
-    digests = {name: file_digest(path) for name, path in paths.items()}
+    digests = {name: known_digest(path) for name, path in paths.items()}
     if override is None and declared is not None:
         _check(entry, declared, paths, digests, data_root)
     return Weights(path=paths[""], sha256=digests[""]) if "" in paths else Weights(path=paths, sha256=digests)
@@ -169,9 +170,21 @@ def where(declared: File | Download | Path, path: Path | None) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal. Raises UserError if it cannot be read."""
+    """Read a file and return its sha256, in hexadecimal. Raises UserError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"the weights {path} cannot be read: {error.strerror}. Try: ls -l {for_shell(path)}") from None
+        raise _unreadable(path, error) from None
+
+
+def known_digest(path: Path) -> str:
+    """Return the sha256 of a file, which is read once per state; see `digest_of`. Raises UserError."""
+    try:
+        return digest_of(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"the weights {path} cannot be read: {error.strerror}. Try: ls -l {for_shell(path)}")

@@ -23,11 +23,13 @@ class WorkerConfig:
     device: as torch names it, e.g. "cuda:1".
     batch_size: examples per pass; chosen by input size and device if None.
     threads: of the CPU; torch's default if None.
+    workers: the number of workers of the run.
     """
 
     device: str = "cpu"
     batch_size: int | None = None
     threads: int | None = None
+    workers: int = 1
 
 
 class Worker(Protocol):
@@ -59,11 +61,14 @@ class Executor(Protocol[W]):
     name: as messages show it.
     can_respawn: whether a worker that died may be replaced by a new one.
     needs_request: whether workers make the plan again from `Plan.request`, which is None for a plan with live networks.
+    is_local: whether workers compute on this machine, so that its devices are checked and its cores are shared. An
+        executor of a plugin may leave it out if they do.
     """
 
     name: str
     can_respawn: bool
     needs_request: bool
+    is_local: bool
 
     def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> W:
         """Start a worker. Raises UserError if none can be started."""
@@ -76,6 +81,6 @@ class Executor(Protocol[W]):
 
 
 ATTRIBUTES = ("name", "can_respawn", "needs_request", "spawn", "wait")
-"""The attributes that an object needs to be an `Executor`."""
+"""The attributes that an object of a plugin needs to be an `Executor`."""
 
 AnyExecutor = Executor[Any]

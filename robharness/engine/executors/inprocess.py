@@ -46,6 +46,7 @@ class InProcessExecutor:
     name = "in-process"
     can_respawn = False  # such a worker dies only with this process
     needs_request = False
+    is_local = True
 
     def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> InProcessWorker:
         return InProcessWorker(plan, store, config)

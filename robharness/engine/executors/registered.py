@@ -23,11 +23,15 @@ CORE = {executor.name: executor for executor in (InProcessExecutor, SubprocessEx
 def find_executor(name: str, registry: Registry) -> AnyExecutor:
     """Make the executor with this name.
 
-    name: "in-process", "subprocess", or a full name such as "mine/cluster".
+    name: "in-process", "subprocess", a full name such as "mine/cluster", or its last part if only one executor has it.
     Raises PluginNotFound if there is none, UserError if a plugin cannot make its executor.
     """
     if name in CORE:
         return CORE[name]()
+    same = [full for full in registry.executors if full.rpartition("/")[2] == name]
+    if len(same) > 1:
+        raise PluginNotFound(f"several executors are called '{name}': {', '.join(same)}. Try: --executor {same[0]}")
+    name = same[0] if same else name
     if name not in registry.executors:
         names = [*CORE, *registry.executors]
         near = did_you_mean(name, names) or f"; there are {', '.join(names)}."
@@ -52,6 +56,7 @@ class PluginExecutor:
             raise UserError(f"{shown} cannot be used: {lacks}. Try: robharness list plugins")
         self.name, self.can_respawn = str(executor.name), bool(executor.can_respawn)
         self.needs_request = bool(executor.needs_request)
+        self.is_local = bool(getattr(executor, "is_local", True))
         self._executor, self._shown = executor, shown
 
     def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> PluginWorker:

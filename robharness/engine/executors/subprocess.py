@@ -1,35 +1,25 @@
 """Workers in subprocesses, which may crash.
 
-Each subprocess is a fresh interpreter, since torch's threads and CUDA do not survive a fork. It makes the plan again
-from the plan's request and writes its outcomes into the store itself; only commands and events pass between processes.
-A subprocess ignores Ctrl-C, which the main process handles, and ends as soon as the main process is gone.
+A subprocess makes the plan again and writes its outcomes into the store itself; only commands and events pass between
+processes.
 """
 
 from __future__ import annotations
 
-import os
-import queue
 import signal
-import subprocess
-import sys
-import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from robharness import suite
-from robharness.engine.events import Event, WorkerDied, WorkerFailed
+from robharness.engine.events import Event, WorkerDied
 from robharness.engine.executors.base import WorkerConfig
+from robharness.engine.executors.processes import take_process
+from robharness.engine.executors.serving import StartMessage
 from robharness.engine.units import Unit
 from robharness.errors import UserError
-from robharness.imports import declare_own_process, large_import
-from robharness.planning import planner
 from robharness.planning.cells import Plan
-from robharness.plugins.discovery import discover
 from robharness.store.store import Store
-from robharness.streams import divert_stdout, make_robust
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -42,22 +32,12 @@ class SubprocessWorker:
     """A worker in a subprocess. Raises UserError if the subprocess cannot be started."""
 
     def __init__(self, plan: Plan, store: Store, config: WorkerConfig) -> None:
-        self._pipe, far_end = connection.Pipe()
-        code = f"from robharness.engine.executors.subprocess import main; main({far_end.fileno()})"
+        start = StartMessage.of(plan, store, config)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code],
-                pass_fds=[far_end.fileno()],
-                stdin=subprocess.DEVNULL,
-                cwd=plan.request.working_directory if plan.request else None,
-                start_new_session=True,  # so that the terminal's Ctrl-C does not reach it
-            )
+            self._process = take_process()
         except OSError as error:
             raise UserError(f"no worker process can be started: {error.strerror}. Try: fewer workers") from error
-        finally:
-            far_end.close()
-        keys = frozenset((cell.model.label, cell.key) for cell in plan.cells)
-        self._send((list(sys.path), plan.request, plan.part, keys, store.root, config))
+        self._process.send(start)
 
     @property
     def pid(self) -> int:
@@ -67,43 +47,33 @@ class SubprocessWorker:
     @property
     def pipe(self) -> Connection:
         """The connection to the subprocess, to wait on."""
-        return self._pipe
+        return self._process.pipe
 
     @property
     def has_ended(self) -> bool:
         """Whether the subprocess is gone. A child of the subprocess may still hold the pipe open."""
-        return self._process.poll() is not None
+        return self._process.exit_code is not None
 
     def load(self, label: str) -> None:
-        self._send(("load", label))
+        self._process.send(("load", label))
 
     def compute(self, unit: Unit, prefetch: Unit | None) -> None:
-        self._send(("compute", unit, prefetch))
+        self._process.send(("compute", unit, prefetch))
 
     def stop(self) -> None:
-        self._send(("stop",))
+        self._process.stop()
 
     def next_event(self) -> Event:
         """Wait for the next event and return it; WorkerDied if the subprocess is gone."""
         has_ended = self.has_ended  # read first: all that the subprocess sent is in the pipe by then
         with suppress(EOFError, OSError):
-            if not has_ended or self._pipe.poll():
-                event: Event = self._pipe.recv()
+            if not has_ended or self.pipe.poll():
+                event: Event = self.pipe.recv()
                 return event
         return WorkerDied(how=_ending(self._process.wait()))
 
     def close(self) -> None:
-        """End the subprocess, by a signal if it is busy for two more seconds."""
-        self._pipe.close()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _send(self, command: tuple[Any, ...]) -> None:
-        with suppress(OSError):  # the subprocess died, which the next event reports
-            self._pipe.send(command)
+        self._process.close()
 
 
 class SubprocessExecutor:
@@ -112,6 +82,7 @@ class SubprocessExecutor:
     name = "subprocess"
     can_respawn = True
     needs_request = True
+    is_local = True
 
     def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> SubprocessWorker:
         return SubprocessWorker(plan, store, config)
@@ -131,57 +102,3 @@ def _ending(code: int) -> str:
         return f"signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
         return f"signal {-code}"
-
-
-def main(number: int) -> None:
-    """Run a subprocess: receive the plan's request, then execute commands until the main process is gone.
-
-    number: file descriptor of the pipe to the main process.
-    """
-    declare_own_process()
-    make_robust()
-    divert_stdout()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe = connection.Connection(number)
-    try:
-        sys.path[:], request, part, keys, root, config = pipe.recv()
-    except EOFError:
-        return
-    commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-    stopping = threading.Event()
-    threading.Thread(target=_listen, args=(pipe, commands, stopping), daemon=True).start()
-    try:
-        registry = discover(request.options)
-        loaded = suite.load(request.suite, registry, settings=request.settings)
-        plan = planner.plan(loaded, request.data_root, request.limit, root).shard(*part)
-        if not keys <= {(cell.model.label, cell.key) for cell in plan.cells}:
-            raise UserError(
-                "the suite, a plugin or the weights changed while the run began, so that workers have other cells. "
-                f"Try: {plan.command('run')}"
-            )
-        with large_import("torch"):
-            from robharness.engine.worker import UnitRunner
-
-        runner = UnitRunner(plan, Store(root), config, stopping)
-        while True:
-            name, *arguments = commands.get()
-            for event in getattr(runner, name)(*arguments):
-                pipe.send(event)
-    except BrokenPipeError:
-        os._exit(1)
-    except Exception as error:
-        is_bug = not isinstance(error, UserError)
-        pipe.send(WorkerFailed(error=traceback.format_exc() if is_bug else str(error), is_bug=is_bug))
-
-
-def _listen(pipe: Connection, commands: queue.SimpleQueue[tuple[Any, ...]], stopping: threading.Event) -> None:
-    """Queue commands while the subprocess computes; end the subprocess when the main process is gone."""
-    while True:
-        try:
-            command = pipe.recv()
-        except (EOFError, OSError):
-            os._exit(1)  # the store is whole at any moment
-        if command[0] == "stop":
-            stopping.set()
-        else:
-            commands.put(command)

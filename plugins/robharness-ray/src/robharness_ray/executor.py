@@ -1,0 +1,155 @@
+"""The executor that starts workers as actors of Ray and waits for their events."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from robharness import UserError
+from robharness.engine.executors import (
+    Event,
+    Plan,
+    StartMessage,
+    Store,
+    Unit,
+    WorkerConfig,
+    WorkerDied,
+    WorkerFailed,
+    WorkerWaits,
+)
+from robharness_ray.actor import WorkerActor
+
+POLL_SECONDS = 0.2
+"""The longest wait for events, after which the main process notices Ctrl-C."""
+PATIENCE_SECONDS = 10.0
+"""The time without a place after which a worker reports that it waits."""
+GPUS = "ROBHARNESS_RAY_GPUS"
+"""The environment variable of the share of a GPU that each worker gets."""
+
+
+class RayWorker:
+    """A worker in an actor. It waits for a node with enough free cores and GPUs, and has no unit before.
+
+    events: those of the current command, as references; None without a command.
+    """
+
+    def __init__(self, plan: Plan, store: Store, config: WorkerConfig) -> None:
+        start = pickle.dumps(StartMessage.of(plan, store, config))
+        cores, gpus = _cores(config), _gpus(config)
+        self._needs = f"{cores} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+        self._actor = WorkerActor.options(num_cpus=cores, num_gpus=gpus).remote(sys.path, start)
+        self.events: Any = None
+        self._place = self._actor.place.remote()
+        self._deadline: float | None = time.monotonic() + PATIENCE_SECONDS
+
+    def load(self, label: str) -> None:
+        self.events = self._actor.execute.remote("load", label)
+
+    def compute(self, unit: Unit, prefetch: Unit | None) -> None:
+        self.events = self._actor.execute.remote("compute", unit, prefetch)
+
+    def stop(self) -> None:
+        self._actor.stop.remote()
+
+    def close(self) -> None:
+        """End the actor at once; it writes each outcome as a whole, or not at all."""
+        ray.kill(self._actor)
+
+    def waits(self) -> WorkerWaits | None:
+        """Return an event, once, if the actor has no place after some seconds."""
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return None
+        self._deadline = None
+        if ray.wait([self._place], timeout=0)[0]:
+            return None
+        return WorkerWaits(why=f"no node of the Ray cluster has {self._needs} free")
+
+    def next_event(self) -> Event:
+        """Return the next event, which is there already."""
+        try:
+            event: Event = ray.get(next(self.events))
+            return event
+        except RayActorError as error:
+            return _death(error)
+        except (RayError, StopIteration) as error:
+            return WorkerFailed(error=str(error) or "the actor sent no last event", is_bug=True)
+
+
+class RayExecutor:
+    """Workers as actors of Ray, on the cluster of $RAY_ADDRESS, or of this machine, or else on this machine alone."""
+
+    name = "ray"
+    can_respawn = True
+    needs_request = True
+    is_local = False
+
+    def spawn(self, plan: Plan, store: Store, config: WorkerConfig) -> RayWorker:
+        if config.device.partition(":")[0] != "cpu" and config.device != "cuda":
+            raise UserError(f"Ray chooses the GPU of a worker, so '{config.device}' has no meaning. Try: --device cuda")
+        _connect()
+        return RayWorker(plan, store, config)
+
+    def wait(self, workers: Sequence[RayWorker]) -> Iterator[tuple[RayWorker, Event]]:
+        streams = [worker.events for worker in workers]
+        ready, _ = ray.wait(streams, timeout=POLL_SECONDS)
+        ready += ray.wait(streams, num_returns=len(streams), timeout=0)[0] if ready else []
+        for worker in workers:
+            if worker.events in ready:
+                yield worker, worker.next_event()
+            elif event := worker.waits():
+                yield worker, event
+
+
+def _connect() -> None:
+    """Connect to a cluster, or start Ray on this machine, unless this process is connected already."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        address = os.environ.get("RAY_ADDRESS")
+        where = f"there is no Ray cluster at {address}" if address else "Ray cannot be started"
+        hint = "unset RAY_ADDRESS, or: ray start --head" if address else "ray stop, then the same command"
+        raise UserError(f"{where}: {str(error).splitlines()[0]}. Try: {hint}") from None
+
+
+def _cores(config: WorkerConfig) -> int:
+    """Return the cores of a worker: its threads, which are one without --threads and OMP_NUM_THREADS."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return config.threads or (int(given) if given.isdecimal() else 0) or 1
+
+
+def _gpus(config: WorkerConfig) -> float:
+    """Return the share of a GPU of a worker: a whole one, or a part if there are more workers than GPUs.
+
+    Raises UserError if $ROBHARNESS_RAY_GPUS is no positive number.
+    """
+    if config.device == "cpu":
+        return 0
+    if given := os.environ.get(GPUS):
+        try:
+            share = float(given)
+        except ValueError:
+            share = 0
+        if not 0 < share < float("inf"):
+            raise UserError(f"${GPUS} is '{given}', not a share of a GPU. Try: export {GPUS}=0.5")
+        return share
+    gpus = int(ray.cluster_resources().get("GPU", 0)) or config.workers
+    return 1 / -(-config.workers // gpus)
+
+
+def _death(error: RayActorError) -> WorkerDied:
+    """Describe the death of an actor, and whether its node is gone as well."""
+    text = str(error)
+    if "node has died" in text or "node was terminated" in text:
+        return WorkerDied(how="its node left the cluster", with_machine=True)
+    detail = next((line for line in text.splitlines() if "exit detail" in line), "").partition("exit detail:")[2]
+    return WorkerDied(how=f"its process ended{':' if detail else ''}{detail.partition('.')[0]}")
