@@ -22,9 +22,10 @@ from robharness.errors import MissingResource, MissingResources, StoreError, Use
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.planning import planner
-from robharness.planning.cells import Plan, PlanRequest
+from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
 from robharness.planning.outlining import outline
+from robharness.planning.request import PlanRequest
 from robharness.plugins.discovery import discover
 from robharness.plugins.observers import RUN_FINISHED, announce, observe
 from robharness.plugins.process import current_folder
@@ -164,12 +165,14 @@ class Session:
         models: Mapping[str, nn.Module | ModelSpec] | None = None,
         registry: Registry | None = None,
         overrides: Overrides = None,
+        is_complete: bool = True,
         **options: Any,
     ) -> Session:
         """Discover the plugins and plan the suite.
 
         registry: in place of discovering `plugins`.
         overrides: values that are set in the suite.
+        is_complete: whether data and weights are required. Without them, a session can show its plan and fetch.
         options: the fields of the session.
         Raises SuiteError for a suite that is wrong, and UserError if data or weights are missing, or for a count or a
         device that no machine has.
@@ -179,7 +182,8 @@ class Session:
         check_device_names(options.get("device", cls.device))
         registry = registry or discover(plugins)
         planned = plan_suite(suite, registry, store=store, data=data, limit=limit, models=models, overrides=overrides)
-        require(planned)
+        if is_complete:
+            require(planned)
         return cls(registry=registry, plan=planned, store=Store(Path(store)), **options)
 
     @cached_property

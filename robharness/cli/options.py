@@ -211,7 +211,15 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
 
     A verb with the option `--display` gets a session that shows its progress.
     """
+    return _opening(function)
 
+
+def with_incomplete_session(function: Callable[..., int]) -> Callable[..., int]:
+    """Open a session as `with_session` does, also if data or weights are missing."""
+    return _opening(function, is_complete=False)
+
+
+def _opening(function: Callable[..., int], **how: bool) -> Callable[..., int]:
     @wraps(function)
     def command(
         suite: Path,
@@ -238,7 +246,7 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
                 listener.message(f"{left_out} left out. Try: robharness list plugins")
         overrides = with_audit(settings, audit)
         session = Session.open(
-            suite, store=store, data=data_root, limit=limit, registry=registry, overrides=overrides, **fields
+            suite, store=store, data=data_root, limit=limit, registry=registry, overrides=overrides, **fields, **how
         )
         return function(session=session, **options)
 
