@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     """Usage error in the command line, the suite or a plugin, or data or weights are missing; nothing ran."""
     INCOMPLETE = 3
-    """Cells failed or are missing."""
+    """Cells failed or are missing, or files could not be fetched."""
     BASELINE = 4
     """The baseline is absent or incompatible."""
     INTERNAL = 5
@@ -133,6 +133,12 @@ class MissingResources(UserError):
     def __init__(self, errors: list[MissingResource]) -> None:
         self.errors = errors
         super().__init__(*indented(map(str, errors)))
+
+
+class FetchError(UserError):
+    """Published files that could not be fetched."""
+
+    exit_code = ExitCode.INCOMPLETE
 
 
 class UnreadableExample(Exception):

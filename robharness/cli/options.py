@@ -202,8 +202,8 @@ def with_audit(settings: tuple[Setting, ...], audit: bool) -> tuple[Setting, ...
     return (*settings, *([parse_setting("audit=true")] if audit else []))
 
 
-SESSION_FIELDS = ("device", "threads", "only", "shard", "stop_at_failure")
-"""Options of a verb that are fields of its session."""
+SESSION_FIELDS = ("device", "threads", "only", "shard", "stop_at_failure", "fetch")
+"""Options of a verb with which its session is opened."""
 
 
 def with_session(function: Callable[..., int]) -> Callable[..., int]:
@@ -211,7 +211,7 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
 
     A verb with the option `--display` gets a session that shows its progress.
     """
-    return _opening(function)
+    return _opening(function, is_complete=True)
 
 
 def with_incomplete_session(function: Callable[..., int]) -> Callable[..., int]:
@@ -219,7 +219,7 @@ def with_incomplete_session(function: Callable[..., int]) -> Callable[..., int]:
     return _opening(function, is_complete=False)
 
 
-def _opening(function: Callable[..., int], **how: bool) -> Callable[..., int]:
+def _opening(function: Callable[..., int], *, is_complete: bool) -> Callable[..., int]:
     @wraps(function)
     def command(
         suite: Path,
@@ -246,7 +246,14 @@ def _opening(function: Callable[..., int], **how: bool) -> Callable[..., int]:
                 listener.message(f"{left_out} left out. Try: robharness list plugins")
         overrides = with_audit(settings, audit)
         session = Session.open(
-            suite, store=store, data=data_root, limit=limit, registry=registry, overrides=overrides, **fields, **how
+            suite,
+            store=store,
+            data=data_root,
+            limit=limit,
+            registry=registry,
+            overrides=overrides,
+            **fields,
+            is_complete=is_complete,
         )
         return function(session=session, **options)
 

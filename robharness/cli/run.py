@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples, from 1; auto: as set by Slurm or torchrun.")  # fmt: skip
 @click.option("--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches.")
+@click.option("--fetch", is_flag=True, help="First get missing weights and data, as `robharness fetch` does.")
 @click.option("--fresh", metavar="GLOB", help="Forget the stored outcomes of matching cells, and compute them again.")
 @options.layout_options
 @options.with_session
@@ -38,7 +39,7 @@ def command(
     Running again resumes: stored outcomes are not computed again.
 
     Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing,
-    130 stopped by Ctrl-C.
+    or files could not be fetched, 130 stopped by Ctrl-C.
     """
     from robharness.cli.computing import compute, show_end
     from robharness.cli.report import show

@@ -17,6 +17,7 @@ from robharness.text import printable
 VERBS = {
     "run": "Compute the missing cells of a suite, and report.",
     "train": "Train the missing models of a suite; compute nothing else.",
+    "fetch": "Get the published weights and data that a suite misses.",
     "plan": "Show the cells of a suite, done and missing; compute nothing.",
     "report": "Report the stored results of a suite; compute nothing.",
     "compare": "Compare stored results by example: two stores, baselines, suites or models.",

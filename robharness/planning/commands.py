@@ -12,7 +12,7 @@ from robharness.errors import as_path, expanded, for_shell
 from robharness.suite import Suite, relative
 
 DEFAULT_STORE = Path(".robharness")
-_LACKING = {"train": ("--limit",), "export-corruptions": ("--store",)}
+_LACKING = {"train": ("--limit",), "fetch": ("--limit",), "export-corruptions": ("--store",)}
 """verb -> options that it has not."""
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "Clips",
     "Component",
     "ComponentSpec",
+    "Conversion",
     "Corruption",
     "CorruptionSpec",
     "Cost",
