@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robharness.cli import options
-from robharness.cli.output import echo, echo_json, echo_rows
+from robharness.cli.list import show_rows
+from robharness.cli.output import echo, echo_json
+from robharness.text import TITLE_LENGTH, counted
 
 if TYPE_CHECKING:
     from robharness.fetching.fetch import Fetcher
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from robharness.fetching.records import Fetched
     from robharness.planning.cells import Plan
     from robharness.session import Session
-
-HEADINGS = ("file", "size", "check", "licence", "from", "to")
 
 
 @click.command("fetch")
@@ -103,11 +103,11 @@ def _list(missing: Sequence[Need], fetcher: Fetcher, *, as_json: bool) -> None:
         return
     files = {file["url"]: (file, row) for row in rows for file in row["files"]}
     if files:
-        echo_rows([HEADINGS, *(_row(file, row) for file, row in files.values())])
+        show_rows([_row(file, row) for file, row in files.values()], "files", length=TITLE_LENGTH)
         total = sum(file["size"] or 0 for file, _ in files.values())
         unknown = sum(file["size"] is None for file, _ in files.values())
         more = f", and {unknown} of unknown size" if unknown else ""
-        echo(f"{len(files)} files to fetch, {decimal(total)}{more}", err=True)
+        echo(f"{counted(len(files), 'file', 'files')} to fetch, {decimal(total)}{more}", err=True)
     for row in rows:
         if row["by_hand"]:
             echo(f"{row['what']}: {row['hint']}")
@@ -115,11 +115,17 @@ def _list(missing: Sequence[Need], fetcher: Fetcher, *, as_json: bool) -> None:
             echo(f"{row['what']}: to be converted from files that are there")
 
 
-def _row(file: dict[str, Any], row: dict[str, Any]) -> list[str]:
+def _row(file: dict[str, Any], row: dict[str, Any]) -> dict[str, str]:
     from rich.filesize import decimal
 
-    size = "unknown" if file["size"] is None else decimal(file["size"])
-    return [file["name"], size, file["checked"] or "none", row["licence"] or "not stated", file["url"], row["where"]]
+    return {
+        "file": file["name"],
+        "size": "unknown" if file["size"] is None else decimal(file["size"]),
+        "check": file["checked"] or "none",
+        "licence": row["licence"] or "not stated",
+        "from": file["url"],
+        "to": row["where"],
+    }
 
 
 def _show(found: Sequence[Fetched]) -> None:

@@ -25,7 +25,7 @@ from robharness.specs.published import Archive, Download
 if TYPE_CHECKING:
     import requests
 
-CHUNK = 2**18
+CHUNK = 2**16
 """Bytes that are written at once."""
 TIMEOUT = (15, 60)
 """Seconds without an answer, and between two packets, after which a connection counts as broken."""
@@ -71,6 +71,10 @@ def transfer(
 
     pooch.get_logger().setLevel("ERROR")
     known, name = _known_hash(source), Path(source.file_name).name
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise Refused(f"{url} cannot be read: {error}") from None
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob("tmp*"):  # of pooch in a process that was killed
         left_over.unlink()
@@ -309,11 +313,11 @@ def size_of(url: str) -> int | None:
     """Ask a server, or the file system, for the size of a file; None if it does not answer."""
     import requests
 
-    if urlsplit(url).scheme == "file":
-        path = Path(url2pathname(urlsplit(url).path))
-        return path.stat().st_size if path.is_file() else None
     headers = {"Accept-Encoding": "identity"}
     with suppress(requests.RequestException, OSError, ValueError):
+        if urlsplit(url).scheme == "file":
+            path = Path(url2pathname(urlsplit(url).path))
+            return path.stat().st_size if path.is_file() else None
         response = requests.head(url, headers=headers, allow_redirects=True, timeout=(5, 10))
         length = response.headers.get("Content-Length", "")
         if response.status_code == 200 and length.isdecimal() and int(length):
