@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import UserError, describe
+from robharness.errors import MissingResource, UserError, describe
 from robharness.findings import Finding
 from robharness.planning.advice import advice, data_remarks, remarks_of
 from robharness.planning.cells import BLOCK, Cell, Plan, PlannedData, PlannedModel
@@ -257,7 +257,9 @@ def _open_dataset(data: Data, data_root: Path) -> FixedDataset:
                 f"name that is not UTF-8. Write ids as os.fsencode(id).decode('utf-8', 'backslashreplace'). "
                 f"Try: robharness list datasets"
             )
-    except UserError:
+    except UserError as error:
+        if isinstance(error, MissingResource):
+            error.licence = error.licence or entry.spec.licence
         raise
     except Exception as error:
         raise UserError(

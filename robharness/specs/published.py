@@ -129,8 +129,8 @@ class Page:
 
     def hint(self, place: Path) -> str:
         """Return the sentences with the page, and with the command to type after the download."""
-        save = f"To use it: {self.then}" if self.then else f"Save it as {for_shell(place)}"
-        return f"It is at {self.url} ({self.reason}). {save}"
+        then = f"Then type: {self.then}" if self.then else f"Save the file as {for_shell(place)}"
+        return f"Published at {self.url} ({self.reason}). {then}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ class Conversion:
 
     def hint(self, path: Path) -> str:
         """Return the sentence that names the published files. Only `robharness fetch` converts them."""
-        return f"It is made from {' and '.join(source.url for source in self.sources.values())}"
+        return f"`robharness fetch` makes it from {' and '.join(source.url for source in self.sources.values())}"
 
 
 Published = Download | Archive | Conversion

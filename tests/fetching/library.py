@@ -147,7 +147,7 @@ def robharness_models():
 @hookimpl
 def robharness_datasets():
     yield DatasetSpec(name="pixels", summary="Pixels", labels="shades", splits=("test",), open=open_pixels,
-                      examples={"test": EXAMPLES})  # fmt: skip
+                      examples={"test": EXAMPLES}, licence="public domain")  # fmt: skip
     yield DatasetSpec(name="closed", summary="Closed", labels="shades", splits=("test",), open=open_closed)
 
 

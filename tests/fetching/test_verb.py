@@ -116,7 +116,7 @@ def test_the_list_has_sizes_and_fetches_nothing(served, shell, tmp_path):
     listed = {row[0]: row[1:] for row in rows[1:]}
     assert listed["net.bin"] == ["192 bytes", "the first 8 digits of its sha256", "CC0", f"{served.url}/net.bin",
                                  "data/weights/net.bin"]  # fmt: skip
-    assert listed["pixels.tar.gz"][:3] == ["1.1 kB", "its md5", "not stated"]
+    assert listed["pixels.tar.gz"][:3] == ["1.1 kB", "its md5", "public domain"]
     assert listed["rain.zip"][1] == "none"
     assert listed["originals/original.bin"][4] == "data/weights/converted.bin"
     facts = json.loads(shell("fetch", "s.yaml", "--list", "--json").stdout)
@@ -125,7 +125,7 @@ def test_the_list_has_sizes_and_fetches_nothing(served, shell, tmp_path):
         "rain.zip": len(library.RAIN),
     }  # fmt: skip
     offline = shell("fetch", "s.yaml", "--list", LIBRARY="http://127.0.0.1:1").stdout
-    assert "pixels.tar.gz   unknown   " in offline and f"rain.zip   {len(library.RAIN)} bytes" in offline
+    assert "pixels.tar.gz   unknown   " in offline and "rain.zip   1.0 kB" in offline
 
 
 @pytest.mark.parametrize("kind", ["address", "folder"])
@@ -171,12 +171,13 @@ def test_what_a_person_has_to_get_is_named_with_its_page(served, shell, tmp_path
     (tmp_path / "s.yaml").write_text((tmp_path / "s.yaml").read_text().replace("corruptions: null\n", ""))
     listed = shell("fetch", "s.yaml", "--list")
     assert listed.returncode == 0
-    assert "the closed images: It is at https://example.org/closed (it asks for a registration). To use it: mkdir" in (
-        listed.stdout
+    assert (
+        "the closed images: Published at https://example.org/closed (it asks for a registration). Then type: mkdir"
+        in (listed.stdout)
     )
     found = shell("fetch", "s.yaml")
     assert found.returncode == 2
-    assert "Save it as data/weights/asked.bin" in found.stderr
+    assert "Save the file as data/weights/asked.bin" in found.stderr
     assert "Try: robharness fetch" not in found.stderr
     (tmp_path / "data" / "closed").mkdir(parents=True)
     (tmp_path / "data" / "weights").mkdir()
