@@ -3,8 +3,9 @@
 import hashlib
 import random
 
-import file_server
 import pytest
+
+import file_server
 
 CONTENT = random.Random(0).randbytes(60_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -1,4 +1,4 @@
-"""Conversion of TensorFlow's checkpoints of SimCLR into files of PyTorch, by the reader and the networks of this plugin.
+"""Conversion of TensorFlow's checkpoints of SimCLR into files of PyTorch, by this plugin's reader and networks.
 
 A file has the layout of simclr-converter, `{"state_dict": ...}` with torchvision's names. Unlike that program, it keeps
 the trained bias of the classifier.
