@@ -28,12 +28,13 @@ def unpack(archive: Path, folder: Path, staging: Path) -> None:
             _unzip(archive, staging)
         else:
             _untar(archive, staging)
+        if not any(staging.iterdir()):
+            raise Refused(f"{archive.name} is empty")
+        _move(staging, folder)
     except _BROKEN as error:
         raise Refused(f"{archive.name} cannot be unpacked: {error}") from None
-    if not any(staging.iterdir()):
-        raise Refused(f"{archive.name} is empty")
-    _move(staging, folder)
-    shutil.rmtree(staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _untar(archive: Path, folder: Path) -> None:
