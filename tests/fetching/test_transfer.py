@@ -1,5 +1,6 @@
 """A file arrives whole and checked, or not at all, from servers that break off, lie or serve another file."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -75,6 +76,29 @@ def test_a_server_without_ranges_sends_all_again(server, get, content):
     server.serve("net.pt", content, breaks_after=25_000, breaks=2, has_range=False)
     assert get(sha256=sha256(content)) == content
     assert server.sent["net.pt"] == 50_000 + len(content)
+
+
+def test_a_connection_that_breaks_off_often_is_not_given_up_while_bytes_come(server, get, content):
+    server.serve("net.pt", content, breaks_after=5_000)
+    assert get() == content
+    assert len(get.ranges) == 12 > FAST.attempts
+
+
+def test_bytes_from_another_position_are_not_joined(server, get, content):
+    get.keep(content[:40_000], validator='"one"')
+    server.serve("net.pt", content, starts_at=30_000)
+    assert get() == content
+    assert get.ranges == ["bytes=40000-", None]
+
+
+def test_the_bytes_are_those_of_the_file_whatever_its_encoding_is_called(server, get, content):
+    """Some servers call a .tar.gz a tar in the encoding gzip; others compress what a client accepts compressed."""
+    archive = gzip.compress(content)
+    server.serve("net.pt", archive, encoding="gzip")
+    assert get(sha256=sha256(archive)) == archive
+    (get.folder / "net.pt").unlink()
+    server.serve("net.pt", bytes(60_000), compresses=True)
+    assert get(size=60_000) == bytes(60_000)
 
 
 def test_a_server_that_never_sends_more_is_given_up(server, get, content):

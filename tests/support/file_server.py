@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import threading
 import time
@@ -26,6 +27,9 @@ class Served:
     tag: the ETag; empty for none.
     seconds_per_chunk: pause before each 1,000 bytes.
     kind: the Content-Type.
+    starts_at: position from which it answers every Range, instead of the one that is asked for.
+    compresses: whether it compresses for clients that accept it.
+    encoding: a Content-Encoding that is told for the bytes as they are; empty for none.
     """
 
     content: bytes
@@ -38,6 +42,9 @@ class Served:
     tag: str = '"one"'
     seconds_per_chunk: float = 0
     kind: str = "application/octet-stream"
+    starts_at: int | None = None
+    compresses: bool = False
+    encoding: str = ""
 
 
 class FileServer:
@@ -80,6 +87,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             condition = self.headers.get("If-Range")
             if wanted and served.has_range and condition in (None, served.tag):
                 begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])  # type: ignore[index]
+                begin = begin if served.starts_at is None else served.starts_at
                 if begin >= len(content):
                     self.send_response(416)
                     self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -90,9 +98,14 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self.send_response(200)
             body = content[begin:]
+            encoding = served.encoding
+            if served.compresses and "gzip" in self.headers.get("Accept-Encoding", ""):
+                body, encoding = gzip.compress(body), "gzip"
             length = len(body) if served.length is None or begin else served.length
             if length != "":
                 self.send_header("Content-Length", str(length))
+            if encoding:
+                self.send_header("Content-Encoding", encoding)
             if served.tag:
                 self.send_header("ETag", served.tag)
             self.send_header("Content-Type", served.kind)
