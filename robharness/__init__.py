@@ -9,7 +9,7 @@ import lazy_loader
 
 TYPE_CHECKING = False  # without `typing`, whose import takes as long as all else until the command handles Ctrl-C
 if TYPE_CHECKING:
-    from robharness.api import check, compare, load, plan, run, stored, train
+    from robharness.api import check, compare, fetch, load, plan, run, stored, train
     from robharness.errors import MissingResource, RobharnessWarning, UnreadableExample, UserError, for_shell
     from robharness.evaluation.batch import Batch
     from robharness.evaluation.classifier import Classifier, Gradient
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robharness.report.results import Results
     from robharness.specs import (
         PROBE_NOTES,
+        Archive,
         Attack,
         AttackSpec,
         AuditSpec,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         Clips,
         Component,
         ComponentSpec,
+        Conversion,
         Corruption,
         CorruptionSpec,
         Cost,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         MetricResult,
         MetricSpec,
         ModelSpec,
+        Page,
         Perturbed,
         Preprocessing,
         Progress,
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
     from robharness.store.features import Features
 
 _HOMES = {
-    "api": ["run", "check", "plan", "load", "stored", "train", "compare"],
+    "api": ["run", "check", "plan", "load", "stored", "train", "compare", "fetch"],
     "errors": ["MissingResource", "RobharnessWarning", "UnreadableExample", "UserError", "for_shell"],
     "evaluation.batch": ["Batch"],
     "evaluation.classifier": ["Classifier", "Gradient"],
@@ -72,6 +75,7 @@ _HOMES = {
     "report.results": ["Results"],
     "specs": [
         "PROBE_NOTES",
+        "Archive",
         "Attack",
         "AttackSpec",
         "AuditSpec",
@@ -80,6 +84,7 @@ _HOMES = {
         "Clips",
         "Component",
         "ComponentSpec",
+        "Conversion",
         "Corruption",
         "CorruptionSpec",
         "Cost",
@@ -95,6 +100,7 @@ _HOMES = {
         "MetricResult",
         "MetricSpec",
         "ModelSpec",
+        "Page",
         "Perturbed",
         "Preprocessing",
         "Progress",
@@ -107,6 +113,7 @@ _HOMES = {
 
 __all__ = [
     "PROBE_NOTES",
+    "Archive",
     "Attack",
     "AttackSpec",
     "AuditSpec",
@@ -117,6 +124,7 @@ __all__ = [
     "Clips",
     "Component",
     "ComponentSpec",
+    "Conversion",
     "Corruption",
     "CorruptionSpec",
     "Cost",
@@ -136,6 +144,7 @@ __all__ = [
     "MetricSpec",
     "MissingResource",
     "ModelSpec",
+    "Page",
     "Perturbed",
     "Preprocessing",
     "Progress",
@@ -151,6 +160,7 @@ __all__ = [
     "clip_frames",
     "compare",
     "discover",
+    "fetch",
     "for_shell",
     "hookimpl",
     "load",

@@ -25,7 +25,7 @@ from robharness.planning.commands import DEFAULT_STORE
 from robharness.plugins.discovery import discover
 from robharness.plugins.registry import Registry
 from robharness.report.results import Results, StoredSuite
-from robharness.session import Session, SuiteSource, plan_suite
+from robharness.session import Session, SuiteSource, fetched_plan, plan_suite
 from robharness.specs.records import ModelSpec
 from robharness.store.folder import StoreFolder
 from robharness.store.suites import named_suite, stored_suites
@@ -80,6 +80,7 @@ def run(
     executor: str | None = None,
     listener: RunListener | None = None,
     overrides: Mapping[str, Any] | None = None,
+    fetch: bool = False,
 ) -> Results:
     """Train the missing models of a suite, compute the outcomes that the store misses, and load all results.
 
@@ -97,7 +98,7 @@ def run(
     wait for a training that failed are in `results.plan.pending_cells`.
     """
     options: dict[str, Any] = {"device": device, "threads": threads, "shard": shard, "listener": listener}
-    options["overrides"] = overrides
+    options |= {"overrides": overrides, "fetch": fetch}
     with (
         prepared_processes(processes_of_run(workers, device, executor)),
         _session(suite, store, data=data, limit=limit, plugins=plugins, models=models, **options) as session,
@@ -105,6 +106,27 @@ def run(
         results = _computed(session, workers=workers, batch_size=batch_size, executor=executor)
         session.show_findings([*results.findings, *session.findings])
         return results
+
+
+def fetch(
+    suite: SuiteSource,
+    *,
+    mirror: str | None = None,
+    store: str | Path = DEFAULT_STORE,
+    data: str | Path | None = None,
+    plugins: Sequence[str] = (),
+    listener: RunListener | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Get the weights and the data that a suite misses, as far as they are served without registration.
+
+    The other parameters are those of `run`.
+    mirror: address or folder that serves all files under their own names, in place of their publishers.
+    Returns the plan, whose `missing` names what a person has to get. Raises UserError for what cannot be fetched; what
+    has come is kept, and the same call resumes.
+    """
+    planned = plan(suite, store=store, data=data, plugins=plugins, overrides=overrides)
+    return fetched_plan(planned, listener or default_listener(), mirror=mirror)
 
 
 def check(

@@ -12,6 +12,7 @@ from contextlib import suppress
 from enum import IntEnum
 from itertools import chain, islice
 from pathlib import Path, PurePath
+from typing import Protocol
 
 from robharness.text import is_printable, printable, quoted_commands, sentence
 
@@ -29,7 +30,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     """Usage error in the command line, the suite or a plugin, or data or weights are missing; nothing ran."""
     INCOMPLETE = 3
-    """Cells failed or are missing."""
+    """Cells failed or are missing, or files could not be fetched."""
     BASELINE = 4
     """The baseline is absent or incompatible."""
     INTERNAL = 5
@@ -81,19 +82,46 @@ class SuiteError(UserError):
         super().__init__(*errors, hint)
 
 
+class Source(Protocol):
+    """A record that says where published files come from, see `robharness.specs.published`."""
+
+    def hint(self, place: Path) -> str:
+        """Return the sentences about how a person gets the files."""
+
+
 class MissingResource(UserError):
     """Data or weights that are not on this machine.
 
     what: name of the data or weights, e.g. "the ImageNet validation images".
     where: the places that were searched.
-    get: command or page that gets them.
+    get: command or page that gets them, if there is no `source`.
+    source: the record of the published files: an `Archive`, a `Page`, or what a model declares as weights.
+    place: the path at which `source` is expected: of a file, or for an `Archive` the data root.
+    licence: of the files.
     encoder_of: label of the model whose encoder needs them; empty if a model itself does.
     """
 
-    def __init__(self, what: str, *, where: str, get: str, encoder_of: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str,
+        get: str = "",
+        source: Source | None = None,
+        place: Path | None = None,
+        licence: str = "",
+        encoder_of: str = "",
+    ) -> None:
         self.what, self.where, self.get = what, _relative_paths(where), _relative_paths(get)
+        self.source, self.place, self.licence, self.encoder_of = source, place, licence, encoder_of
         user = f", the encoder of {encoder_of}" if encoder_of else ""
-        super().__init__(f"{what}{user}: not found at {self.where}. To get it: {self.get}")
+        super().__init__(f"{what}{user}: not found at {self.where}. {self.hint}")
+
+    @property
+    def hint(self) -> str:
+        """The sentence about how a person gets the files."""
+        found = "" if self.source is None or self.place is None else _relative_paths(self.source.hint(self.place))
+        return found or f"To get it: {self.get}"
 
 
 class MissingResources(UserError):
@@ -105,6 +133,12 @@ class MissingResources(UserError):
     def __init__(self, errors: list[MissingResource]) -> None:
         self.errors = errors
         super().__init__(*indented(map(str, errors)))
+
+
+class FetchError(UserError):
+    """Published files that could not be fetched."""
+
+    exit_code = ExitCode.INCOMPLETE
 
 
 class UnreadableExample(Exception):

@@ -20,14 +20,25 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import choose_executor, run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import MissingResource, MissingResources, StoreError, UserError, check_folder, indented
+from robharness.errors import (
+    FetchError,
+    MissingResource,
+    MissingResources,
+    StoreError,
+    UserError,
+    check_folder,
+    indented,
+)
+from robharness.fetching.needs import can_be_fetched
+from robharness.fetching.records import Fetched, FetchListener
 from robharness.findings import Finding
 from robharness.live import live_model
 from robharness.locations import Location, absolute, store_location
 from robharness.planning import planner
-from robharness.planning.cells import Plan, PlanRequest
+from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE, data_root, plan_options
 from robharness.planning.outlining import outline
+from robharness.planning.request import PlanRequest
 from robharness.plugins.discovery import discover
 from robharness.plugins.observers import RUN_FINISHED, announce, observe
 from robharness.plugins.process import current_folder
@@ -40,6 +51,7 @@ from robharness.store.artefacts import planned_with_artefacts
 from robharness.store.listing import check_folders
 from robharness.store.suites import record_suite
 from robharness.suite.settings import Overrides, as_settings
+from robharness.text import counted
 from robharness.training.train import TrainingResult, train_models, untrained
 
 if TYPE_CHECKING:
@@ -114,17 +126,47 @@ def _with_live_models(
 def require(planned: Plan) -> None:
     """Raise a UserError with all resources that are missing, before any computation.
 
-    What the encoders of several models need is named once.
+    What the encoders of several models need is named once. A note of the error is the command that fetches them.
     """
     found: dict[Any, UserError] = {}
     for error in planned.missing:
         for each in error.errors if isinstance(error, MissingResources) else [error]:
             found.setdefault((each.what, each.where, each.get) if isinstance(each, MissingResource) else each, each)
     errors = list(found.values())
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise UserError(*indented([f"{len(errors)} resources are missing:", *map(str, errors)]))
+    if not errors:
+        return
+    error = errors[0]
+    if len(errors) > 1:
+        error = UserError(*indented([f"{len(errors)} resources are missing:", *map(str, errors)]))
+    note = f"Try: {planned.command('fetch')}"
+    if any(map(can_be_fetched, errors)) and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    raise error
+
+
+def fetched_plan(planned: Plan, listener: RunListener, *, mirror: str | None = None) -> Plan:
+    """Fetch what a plan misses, and return the new plan. Raises FetchError for what cannot be fetched.
+
+    mirror: see `Fetcher`.
+    """
+    from robharness.fetching.fetch import Fetcher, fetch_missing
+
+    shown = listener if isinstance(listener, FetchListener) else Silent()
+    planned, found = fetch_missing(planned, Fetcher(planned.data_root, shown, mirror=mirror))
+    require_fetched(found, planned)
+    for each in found:
+        listener.message(f"fetched {each.need.what}")
+    return planned
+
+
+def require_fetched(found: Iterable[Fetched], planned: Plan) -> None:
+    """Raise a FetchError for what could not be fetched, if there is anything."""
+    failed = [f"{each.need.what}: {each.error}" for each in found if each.error]
+    if failed:
+        heading = f"{counted(len(failed), 'resource', 'resources')} could not be fetched:"
+        error = FetchError(*indented([heading, *failed]))
+        error.add_note(f"What has come is kept. Try: {planned.command('fetch')}")
+        raise error
 
 
 @dataclass(kw_only=True)
@@ -168,12 +210,16 @@ class Session:
         models: Mapping[str, nn.Module | ModelSpec] | None = None,
         registry: Registry | None = None,
         overrides: Overrides = None,
+        is_complete: bool = True,
+        fetch: bool = False,
         **options: Any,
     ) -> Session:
         """Discover the plugins and plan the suite.
 
         registry: in place of discovering `plugins`.
         overrides: values that are set in the suite.
+        is_complete: whether data and weights are required. Without them, a session can show its plan and fetch.
+        fetch: whether missing data and weights are fetched first.
         options: the fields of the session.
         Raises SuiteError for a suite that is wrong, and UserError if data or weights are missing, or for a count or a
         device that no machine has.
@@ -183,7 +229,10 @@ class Session:
         check_device_names(options.get("device", cls.device))
         registry = registry or discover(plugins)
         planned = plan_suite(suite, registry, store=store, data=data, limit=limit, models=models, overrides=overrides)
-        require(planned)
+        if fetch:
+            planned = fetched_plan(planned, options.get("listener") or Silent())
+        if is_complete:
+            require(planned)
         return cls(registry=registry, plan=planned, store=Store(store_location(store)), **options)
 
     @cached_property

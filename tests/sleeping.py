@@ -90,8 +90,9 @@ class GreyParams:
 
 @hookimpl
 def robharness_corruptions():
-    yield CorruptionSpec(name="grey", summary="Changes nothing", group="grey", params=GreyParams, severities=(1, 2, 3, 4, 5),
-                         build=lambda params: lambda image, severity, rng: image, randomness="none")  # fmt: skip
+    yield CorruptionSpec(name="grey", summary="Changes nothing", group="grey", params=GreyParams,
+                         severities=(1, 2, 3, 4, 5), randomness="none",
+                         build=lambda params: lambda image, severity, rng: image)  # fmt: skip
 
 
 def large_suite(models=50, data="many"):

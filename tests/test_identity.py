@@ -229,6 +229,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "params": (LessonParams, False),  # their values count, see below
         "given": (lambda params: {"revision": 2}, False),  # the suite reader has put it into the spec by then
         "masks": ({"some": (0, 1)}, False),  # the classes that `classes` means count
+        "examples": ({"test": 5}, False),  # of the opened data, all count
         "licence": ("MIT", False),
         "paper": ("other", False),
         "revision": (2, True),

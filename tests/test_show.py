@@ -166,9 +166,9 @@ def test_the_facts_of_a_model(show, tmp_path):
     assert (filed["licence"], filed["features"], filed["trained"]) == ("MIT", "body", False)
     path = tmp_path / "data/weights/b.pt"
     assert filed["weights"] == [
-        {"name": "a", "path": str(tmp_path / "data/a.pt"), "is_there": True, "get": ""},
+        {"name": "a", "path": str(tmp_path / "data/a.pt"), "is_there": True, "hint": ""},
         {"name": "b", "path": str(path), "is_there": False,
-         "get": f"curl --create-dirs -fL -o {path} https://example.org/b.pt"},
+         "hint": f"To get it: curl --create-dirs -fL -o {path} https://example.org/b.pt"},
     ]  # fmt: skip
 
 

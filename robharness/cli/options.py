@@ -223,8 +223,8 @@ only = click.option(
     "--only", metavar="GLOB", help="Compute only cells whose name, model, label or perturbation matches."
 )
 
-SESSION_FIELDS = ("device", "threads", "only", "shard", "stop_at_failure")
-"""Options of a verb that are fields of its session."""
+SESSION_FIELDS = ("device", "threads", "only", "shard", "stop_at_failure", "fetch")
+"""Options of a verb with which its session is opened."""
 
 
 def with_session(function: Callable[..., int]) -> Callable[..., int]:
@@ -232,7 +232,15 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
 
     A verb with the option `--display` gets a session that shows its progress.
     """
+    return _opening(function, is_complete=True)
 
+
+def with_incomplete_session(function: Callable[..., int]) -> Callable[..., int]:
+    """Open a session as `with_session` does, also if data or weights are missing."""
+    return _opening(function, is_complete=False)
+
+
+def _opening(function: Callable[..., int], *, is_complete: bool) -> Callable[..., int]:
     @wraps(function)
     def command(**options: Any) -> int:
         from robharness.engine.executors.processes import prepared_processes, processes_of_run
@@ -266,7 +274,14 @@ def with_session(function: Callable[..., int]) -> Callable[..., int]:
                 listener.message(f"{left_out} left out. Try: robharness list plugins")
         overrides = with_audit(settings, audit)
         session = Session.open(
-            suite, store=store, data=data_root, limit=limit, registry=registry, overrides=overrides, **fields
+            suite,
+            store=store,
+            data=data_root,
+            limit=limit,
+            registry=registry,
+            overrides=overrides,
+            **fields,
+            is_complete=is_complete,
         )
         return function(session=session, **options)
 

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from robharness.session import Session
     from robharness.store import Store
 
+WAITS = {
+    "training": "the cell waits for the training of its model",
+    "weights": "the cell waits for weights that are not on this machine",
+    "data": "the cell waits for data that are not on this machine",
+}
+DONE = {"training": "untrained", "weights": "needs weights", "data": "needs data"}
 HEADINGS = ("model", "perturbation", "done", "forward", "backward", "key")
 
 
@@ -30,17 +36,22 @@ HEADINGS = ("model", "perturbation", "done", "forward", "backward", "key")
 @options.suite_options
 @options.audit
 @click.option("--why", is_flag=True, help="Show why each cell is to be computed: how it differs from the stored cells.")
-@options.with_session
+@options.with_incomplete_session
 def command(session: Session, why: bool, as_json: bool) -> int:
     """Show the cells of SUITE (done, partial, missing), their cost, the time left, and warnings; compute nothing.
 
+    Cells whose data or weights are not on this machine are shown as well, with their cost.
+
     Exit codes: 0 the suite can run, 2 usage error, or data or weights are missing.
     """
+    from robharness.session import require
+
     facts = as_data(session.plan, session.store, why=why)
     if as_json:
         echo_json(facts)
     else:
         _show(facts, session.plan.command("train"))
+    require(session.plan)
     return 0
 
 
@@ -58,13 +69,17 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         per example, else "declared", as the attack says, for an example that does not leave early.
     seconds_left: at the speed of the last runs in the store, without trainings; None if a model has not run yet.
     untrained: the labels of models that are to be trained first.
+    waits: of a cell, whether it has no key yet; `waits_for` says for what: "training", "weights", "data" or "".
+    n: null if the data are missing and neither the suite nor their record says how many they are. The passes left are
+        then those of one example per cell.
+    missing: a sentence about each resource that is not on this machine.
     """
     from robharness.engine.provenance import outdated_outcomes, outdated_trainings, stored_provenance
     from robharness.findings import sentences
     from robharness.store.expected import checks
 
     store = store.listed()
-    checked = checks(planned)
+    checked, n = checks(planned), planned.n or 1  # of data that are missing, perhaps nobody knows the number
     recorded = _Recorded()
     verified = store.map(lambda cell: store.verify(cell.key, planned.n, checked[cell.key]), planned.cells)
     for cell, stored in zip(planned.cells, verified, strict=True):
@@ -76,7 +91,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     left = {label: {"forward": 0, "backward": 0} for label in every}
     reasons = _Reasons(store) if why else None
     for cell in _in_order(planned):
-        missing = sum(stop - start for start, stop in store.missing(cell.key, planned.n)) if cell.key else planned.n
+        missing = sum(stop - start for start, stop in store.missing(cell.key, n)) if cell.key else n
         cost = cell.cost
         made = recorded.of(cell)
         passes = made or Passes(cost.forwards, cost.gradients + cost.shared_gradients)
@@ -102,15 +117,16 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
                 "data": cell.data.name,
                 "kind": cell.kind,
                 "perturbation": cell.short_name,
-                "n": planned.n,
-                "done": planned.n - missing,
+                "n": planned.n or None,
+                "done": n - missing,
                 "forward": round(forward),
                 "backward": round(backward),
                 **{f"fit_{kind}": count for kind, count in fit_passes.items()},
                 "passes_from": "recorded" if made else "declared",
                 "key": cell.key or None,
                 "waits": not cell.key,
-                **({"why": reasons.of(cell, planned.n) if missing else None} if reasons else {}),
+                "waits_for": cell.waits_for,
+                **({"why": reasons.of(cell, n) if missing else None} if reasons else {}),
             }
         )
     outdated = outdated_outcomes(planned, stored_provenance(planned, store))
@@ -118,7 +134,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
     return {
         "suite": planned.suite.name,
         "title": planned.suite.title,
-        "n": planned.n,
+        "n": planned.n or None,
         "settings": list(planned.suite.settings),
         "cells": cells,
         "pixels": planned.pixels,
@@ -130,6 +146,7 @@ def as_data(planned: Plan, store: Store, *, why: bool = False) -> dict[str, Any]
         "problems": list(sentences(findings, "error")),
         "warnings": list(sentences(findings, "warning")),
         "findings": [asdict(found) for found in findings],
+        "missing": list(map(str, planned.missing)),
     }
 
 
@@ -223,7 +240,7 @@ class _Reasons:
     def of(self, cell: Cell, n: int) -> str:
         """Return a sentence, e.g. "model.weights: 1f… is stored, now it is 2a…"."""
         if not cell.key:
-            return "the cell waits for the training of its model"
+            return WAITS[cell.waits_for]
         if self._store.spans(cell.key):
             return f"{n - sum(b - a for a, b in self._store.missing(cell.key, n))} of {n} examples are stored"
         if failures := self._store.failures(cell.key):
@@ -279,10 +296,11 @@ def _show(facts: dict[str, Any], training: str) -> None:
     console = results_console()
     _show_cells(facts["cells"], console)
     done = sum(cell["done"] == cell["n"] for cell in facts["cells"])
-    partial = sum(0 < cell["done"] < cell["n"] for cell in facts["cells"])
+    partial = sum(0 < cell["done"] < (cell["n"] or 1) for cell in facts["cells"])
     passes = facts["passes_left"]
+    examples = f"{facts['n']} examples" if facts["n"] else "an unknown number of examples, shown for one each"
     console.print(
-        f"{len(facts['cells'])} cells of {facts['n']} examples: {done} done, {partial} partial, "
+        f"{len(facts['cells'])} cells of {examples}: {done} done, {partial} partial, "
         f"{len(facts['cells']) - done - partial} missing; {passes['forward']} forward and "
         f"{passes['backward']} backward passes of one example{_time(facts)}",
         soft_wrap=True,
@@ -290,7 +308,7 @@ def _show(facts: dict[str, Any], training: str) -> None:
     if any((fits := facts["fits_left"]).values()):
         text = f"of these, fits of attacks take {fits['forward']} forward and {fits['backward']} backward passes"
         _print(console, f"{text}, once per model and budget")
-    if known := sum(cell["passes_from"] == "recorded" and cell["done"] < cell["n"] for cell in facts["cells"]):
+    if known := sum(cell["passes_from"] == "recorded" and cell["done"] < (cell["n"] or 1) for cell in facts["cells"]):
         cells = "1 cell that is" if known == 1 else f"{known} cells that are"
         _print(console, f"passes of {cells} not done: as many as stored outcomes of the same attack took")
     for setting in facts["settings"]:
@@ -298,9 +316,13 @@ def _show(facts: dict[str, Any], training: str) -> None:
     for path, labels in labels_by_value(facts["pixels"]).items():
         _print(console, f"pixels{f' of {labels}' if labels else ''}: {path}")
     if facts["untrained"]:
-        pending = sum(cell["waits"] for cell in facts["cells"])
+        pending = sum(cell["waits_for"] == "training" for cell in facts["cells"])
         text = f"{pending} of these cells wait for the training of {', '.join(facts['untrained'])}"
         _print(console, f"{printable(text, SENTENCE_LENGTH)}. To train only: {training}")
+    for kind in ("weights", "data"):
+        if waiting := sum(cell["waits_for"] == kind for cell in facts["cells"]):
+            text = "of these cells waits" if waiting == 1 else "of these cells wait"
+            _print(console, f"{waiting} {text} for {kind} that are not on this machine")
     own = {f"training of {label}" for label in facts["untrained"]}
     for made in facts["made_first"] if any(made["what"] not in own for made in facts["made_first"]) else ():
         labels = f", for {', '.join(made['for'])}" if not made["what"].startswith("training") else ""
@@ -320,7 +342,7 @@ def _show_cells(cells: list[dict[str, Any]], console: Console) -> None:
     rows = []
     for cell in cells:
         done = "all" if cell["done"] == cell["n"] else f"{cell['done']} of {cell['n']}"
-        done = "untrained" if cell["waits"] else done
+        done = DONE.get(cell["waits_for"], done)
         names = [printable(cell[part], TITLE_LENGTH) for part in ("model", "perturbation")]
         rows.append([*names, done, str(cell["forward"]), str(cell["backward"]), (cell["key"] or "")[:8]])
     if not console.is_terminal:
@@ -348,7 +370,7 @@ def _print(console: Console, line: str, style: str = "") -> None:
 
 def _time(facts: dict[str, Any]) -> str:
     seconds = facts["seconds_left"]
-    if not any(facts["passes_left"].values()):
+    if not any(facts["passes_left"].values()) or not facts["n"]:
         return ""
     if seconds is None:
         return "; time left: unknown before the first run"

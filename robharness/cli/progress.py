@@ -6,7 +6,15 @@ import time
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from robharness import specs
 from robharness.display.grid import ASCII, UNICODE
@@ -129,6 +137,23 @@ class ProgressDisplay:
         elif self.style == "plain" and time.monotonic() - self._last >= PLAIN_SECONDS:
             self._last = time.monotonic()
             self.message(text)
+
+    # --- downloads ---------------------------------------------------------------------------------------------
+
+    def fetching(self, name: str, done: int, total: int | None) -> None:
+        """Show that this many bytes of a file are there, of this many if that is known."""
+        from rich.filesize import decimal
+
+        if self.style == "rich":
+            if self._bar is None:
+                columns = (_description(), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+                self._bar = Progress(*columns, console=self.console, transient=True)
+                self._bar.start()
+                self._bar.add_task(printable(name), total=total, completed=done)
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        elif self.style == "plain" and time.monotonic() - self._last >= PLAIN_SECONDS:
+            self._last = time.monotonic()
+            self.message(f"{name}: {decimal(done)}{'' if total is None else f' of {decimal(total)}'}")
 
     # --- messages ----------------------------------------------------------------------------------------------
 

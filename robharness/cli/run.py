@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--shard", type=options.Shard(), metavar="I/K|auto",
               help="Only the I-th of K parts of the examples, from 1; auto: as set by Slurm or torchrun.")  # fmt: skip
 @options.only
+@click.option("--fetch", is_flag=True, help="First get missing weights and data, as `robharness fetch` does.")
 @click.option("--fresh", metavar="GLOB", help="Forget the stored outcomes of matching cells, and compute them again.")
 @click.option("--no-report", is_flag=True, help="Print no report, which reads all outcomes of SUITE.")
 @options.layout_options
@@ -40,7 +41,7 @@ def command(
     Running again resumes: stored outcomes are not computed again.
 
     Exit codes: 0 all cells are complete, 2 usage error, or data or weights are missing, 3 cells failed or are missing,
-    130 stopped by Ctrl-C.
+    or files could not be fetched, 130 stopped by Ctrl-C.
     """
     from robharness.cli.computing import compute, show_end
     from robharness.cli.report import show

@@ -62,8 +62,8 @@ def _show(facts: dict[str, Any]) -> None:
     for weights in facts.get("weights", ()):
         name = f" '{printable(weights['name'])}'" if weights["name"] else ""
         state = "found" if weights["is_there"] else "missing"
-        get = f". To get it: {weights['get']}" if weights["get"] else ""
-        echo(f"weights{name}: {weights['path']} ({state}){get}")
+        hint = f". {weights['hint']}" if weights["hint"] else ""
+        echo(f"weights{name}: {weights['path']} ({state}){hint}")
     if facts["options"]:
         echo("")
         keys = ("name", "type", "default", "meaning")

@@ -17,6 +17,7 @@ from robharness.text import printable
 VERBS = {
     "run": "Compute the missing cells of a suite, and report.",
     "train": "Train the missing models of a suite; compute nothing else.",
+    "fetch": "Get the published weights and data that a suite misses.",
     "plan": "Show the cells of a suite, done and missing; compute nothing.",
     "submit": "Send the missing work of a suite to a cluster, as an array of jobs.",
     "status": "Show what is stored of a suite, what its jobs do, and the time left.",

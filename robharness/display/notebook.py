@@ -11,6 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from robharness.display import texts
 from robharness.display.grid import latest
 from robharness.display.lines import live_lines
@@ -96,6 +98,11 @@ class NotebookDisplay(PythonWarnings):
     def trained(self, label: str, progress: Progress) -> None:
         if time.monotonic() - self._shown >= REFRESH_SECONDS:
             text = f"{printable(label)}: {format_progress(progress)}"
+            self._publish(f"<div>{escape(text)}</div>", text)
+
+    def fetching(self, name: str, done: int, total: int | None) -> None:
+        if time.monotonic() - self._shown >= REFRESH_SECONDS:
+            text = f"{printable(name)}: {decimal(done)}{'' if total is None else f' of {decimal(total)}'}"
             self._publish(f"<div>{escape(text)}</div>", text)
 
     def found(self, finding: Finding) -> None:

@@ -71,6 +71,8 @@ class Silent:
 
     def trained(self, label: str, progress: Any) -> None: ...
 
+    def fetching(self, name: str, done: int, total: int | None) -> None: ...
+
     def found(self, finding: Finding) -> None:
         self.message(f"{finding.severity}: {finding}")
 

@@ -18,6 +18,7 @@ from robharness.planning.commands import DEFAULT_STORE, command
 from robharness.planning.datasets import FixedDataset, NumberedDataset
 from robharness.planning.names import CellNames
 from robharness.planning.pixels import Canvas, ImageSizes, image_sizes, pixel_path
+from robharness.planning.request import PlanRequest
 from robharness.planning.weights import Weights
 from robharness.plugins.provenance import code_of, code_of_options
 from robharness.plugins.registry import Entry
@@ -25,7 +26,6 @@ from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
 from robharness.specs.types import Kind
 from robharness.suite import Model, Perturbation, Suite
-from robharness.suite.settings import Setting
 from robharness.text import printable
 
 BLOCK = 16
@@ -41,6 +41,7 @@ class PlannedModel:
 
     weights: None for a model that declares none, and for one that is not trained yet.
     identity: its part of a cell's identity; empty for a model that is not trained yet.
+    is_missing: whether its weights, or other files that it needs, are not on this machine; nothing else is known then.
     artefact: the trained weights of a model that the suite trains.
     encoders: the models that its options name as encoders, by option.
     base: the model, of the same name, whose weights the training starts from; None if there is none, or if the model is
@@ -55,6 +56,7 @@ class PlannedModel:
     encoders: Mapping[str, PlannedModel] = field(default_factory=dict)
     base: PlannedModel | None = None
     features: Mapping[str, PlannedFeatures] = field(default_factory=dict)
+    is_missing: bool = False
 
     @property
     def label(self) -> str:
@@ -167,6 +169,8 @@ class PlannedData:
     classes: the classes that logits are restricted to, ascending; None for all. Networks and attacks see the positions
         in this list as labels; the store has the labels of the data set.
     known_sizes: the sizes of its first images, if they are known.
+    is_missing: whether the data are not on this machine. Then the data set is empty, and n is the number of examples
+        that the suite or the record of the data set gives, or 0.
     """
 
     entry: Entry
@@ -178,6 +182,7 @@ class PlannedData:
     canvas: Canvas = None
     classes: tuple[int, ...] | None = None
     known_sizes: ImageSizes | None = None
+    is_missing: bool = False
 
     @cached_property
     def sizes(self) -> ImageSizes:
@@ -228,9 +233,11 @@ class Cell(CellNames):
     perturbation: None for the clean cell.
     surrogates: the models that a transfer attack is crafted on, see `Perturbation`; empty for other cells.
     count: whether accuracy is reported over all examples or over those that are robust at smaller budgets.
-    identity: everything that can change an outcome, as plain data; empty while one of its models is not trained.
-    key: the hash of the identity, by which outcomes are stored; empty while one of its models is not trained.
+    identity: everything that can change an outcome, as plain data; empty while the cell waits.
+    key: the hash of the identity, by which outcomes are stored; empty while the cell waits.
     cost: passes per example, without the one that judges it.
+    waits_for: "training" if one of its models is not trained, "weights" or "data" if these are not on this machine;
+        empty if the cell can be computed.
     with_features: whether the features of the examples are stored. Such a cell has a key of its own, since outcomes do
         not depend on features.
     """
@@ -243,6 +250,7 @@ class Cell(CellNames):
     identity: dict[str, Any]
     key: str
     cost: Cost
+    waits_for: str = ""
     with_features: bool = False
 
     @property
@@ -274,24 +282,6 @@ class Cell(CellNames):
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest:
-    """The arguments that make the same plan in another process.
-
-    suite, data_root, limit: as `plan` takes them.
-    options: the plugins, as `discover` takes them.
-    working_directory: the folder that relative paths among these arguments are relative to.
-    settings: values that are set in the suite.
-    """
-
-    suite: str | Path | Mapping[str, Any]
-    data_root: Path
-    limit: int | None
-    options: tuple[str, ...]
-    working_directory: Path
-    settings: tuple[Setting, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Plan:
     """The cells of a suite.
@@ -300,8 +290,9 @@ class Plan:
     store: the store of the results and of the artefacts.
     limit: the number of examples that was requested; None for all.
     models: the models whose weights are available.
-    cells: the cells to compute; empty if anything is missing.
-    pending_cells: cells that wait for the training of a model; they are in no table.
+    data: the data; see `PlannedData.is_missing`.
+    cells: the cells that can be computed.
+    pending_cells: cells that wait for a training, or for data or weights; they are in no table.
     unselected_cells: cells that `only` left out; they are not computed, but are in the same tables.
     warnings: advice on the suite, as sentences.
     missing: data or weights that are not on this machine.
@@ -325,7 +316,8 @@ class Plan:
 
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} resources missing" if self.missing else ""
-        pending = f", {len(self.pending_cells)} cells wait for a training" if self.pending_cells else ""
+        kinds = " or ".join(dict.fromkeys(cell.waits_for for cell in self.pending_cells))
+        pending = f", {len(self.pending_cells)} cells wait for {kinds}" if self.pending_cells else ""
         labels = named_examples([model.label for model in self.suite.models])
         cells = f"{len(self.cells)} cells of {self.n} examples"
         return f"<Plan of {printable(self.suite.name)}: {labels}; {cells}{pending}{missing}>"
@@ -338,7 +330,7 @@ class Plan:
     @property
     def pixels(self) -> dict[str, str]:
         """Label of each model -> the way of a pixel, "28x28 -> canvas 28 -> model 28". Images are read for that."""
-        if self.data is None:
+        if self.data is None or self.data.is_missing:
             return {}
         sizes, canvas = self.data.sizes, self.data.canvas
         return {model.label: pixel_path(model.entry.spec, sizes, canvas) for model in self.suite.models}

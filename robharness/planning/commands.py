@@ -13,7 +13,7 @@ from robharness.locations import Location
 from robharness.suite import Suite, relative
 
 DEFAULT_STORE = Path(".robharness")
-_LACKING = {"train": ("--limit",), "export-corruptions": ("--store",)}
+_LACKING = {"train": ("--limit",), "fetch": ("--limit",), "export-corruptions": ("--store",)}
 """verb -> options that it has not."""
 
 

@@ -228,9 +228,10 @@ def _weights(entry: Entry, data_root: Path) -> Iterator[dict[str, Any]]:
     if declared is None or isinstance(declared, Train):
         return
     for name, part in (declared if isinstance(declared, Mapping) else {"": declared}).items():
-        path, get = locate(part, data_root)
+        path = locate(part, data_root)
         is_there = path is not None and path.is_file()
-        yield {"name": name, "path": where(part, path), "is_there": is_there, "get": "" if is_there else get}
+        hint = "" if is_there else part.hint(path or Path(part.path))
+        yield {"name": name, "path": where(part, path), "is_there": is_there, "hint": hint}
 
 
 def _example(kind: str, entry: Entry) -> str:

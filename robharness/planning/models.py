@@ -17,7 +17,7 @@ from robharness.planning.datasets import FixedDataset
 from robharness.planning.files import content_digest, require_files
 from robharness.planning.identity import call_plugin, canonical, data_identity, key_of, spec_identity
 from robharness.planning.pixels import misfit
-from robharness.planning.weights import locate, resolve, where
+from robharness.planning.weights import locate, missing_file, resolve
 from robharness.plugins.calls import call_spec, plugin_code, returned, shown
 from robharness.specs.protocols import Dataset
 from robharness.specs.references import Encoder, encoders_of
@@ -245,7 +245,8 @@ def _replaced(ref: Model, changes: Mapping[str, Any]) -> Any:
 def _of_encoder(error: UserError, label: str) -> UserError:
     """Return the error of an encoder with the label of its model."""
     if isinstance(error, MissingResource):
-        return MissingResource(error.what, where=error.where, get=error.get, encoder_of=label)
+        found = {"source": error.source, "place": error.place, "licence": error.licence}
+        return MissingResource(error.what, where=error.where, get=error.get, encoder_of=label, **found)  # type: ignore[arg-type]
     if isinstance(error, MissingResources):
         return MissingResources([_of_encoder(each, label) for each in error.errors])  # type: ignore[misc]
     return error
@@ -257,10 +258,11 @@ def _training_inputs(ref: Model, data_root: Path) -> dict[str, Path]:
     declared = call_plugin(ref.entry, _inputs, declare, ref.params) if declare else {}
     found = {}
     for role, source in declared.items():
-        path, get = (source, "") if isinstance(source, Path) else locate(source, data_root)
+        path = source if isinstance(source, Path) else locate(source, data_root)
         if path is None or not exists(path):
+            file = File(path=str(source)) if isinstance(source, Path) else source
             what = f"the training input '{role}' of {ref.entry.name}"
-            raise MissingResource(what, where=where(source, path), get=get or "correct the options in the suite")
+            raise missing_file(file, path, what, get="correct the options in the suite")
         found[role] = path
     return found
 

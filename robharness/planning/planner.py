@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import UserError, describe
+from robharness.errors import MissingResource, UserError, describe
 from robharness.findings import Finding
 from robharness.locations import Location, local_folder
 from robharness.planning.advice import advice, data_remarks, remarks_of
@@ -66,20 +66,24 @@ def plan(
         return known[key]
 
     planner = ModelPlanner(data_root, local_folder(store), open_data)
-    models = [_gather(missing, ref.entry, planner.plan, ref) for ref in suite.models]
-    for stored in {p.entry.name: p for p in suite.perturbations if p.is_stored}.values():
-        _gather(missing, stored.entry, _open_stored, stored, data_root)
-    for perturbation in (*suite.perturbations, *suite.audit_attacks):
-        _gather(missing, perturbation.entry, require_files, perturbation.entry, perturbation.params)
+    models = [
+        _gather(missing, ref.entry, planner.plan, ref)
+        or PlannedModel(ref=ref, weights=None, identity={}, is_missing=True)
+        for ref in suite.models
+    ]
+    without_files = {name for name, check in _stored_images(suite, data_root) if not _succeeds(missing, *check)}
+    without_files |= {
+        perturbation.name
+        for perturbation in (*suite.perturbations, *suite.audit_attacks)
+        if not _succeeds(missing, perturbation.entry, require_files, perturbation.entry, perturbation.params)
+    }
     if data is not None:
-        _gather(missing, suite.data.entry, _require_squares, suite, data)
-        for model in [model for model in models if model is not None and not isinstance(data.canvas, int)]:
-            _gather(missing, model.entry, require_fit, model.ref, model.encoders, data)
-    common: Any = {"suite": suite, "data_root": data_root, "store": store, "limit": limit}
-    if missing or data is None:
-        return Plan(**common, missing=tuple({str(error): error for error in missing}.values()))
-    planned = tuple(model for model in models if model is not None)
-    opened = {data.name: (data.entry, data.dataset), **opened}
+        _succeeds(missing, suite.data.entry, _require_squares, suite, data)
+        for model in [model for model in models if not model.is_missing and not isinstance(data.canvas, int)]:
+            _succeeds(missing, model.entry, require_fit, model.ref, model.encoders, data)
+    else:
+        data = _missing_data(suite, limit)
+    opened = {**({} if data.is_missing else {data.name: (data.entry, data.dataset)}), **opened}
     remarks = [
         remark
         for name, (entry, dataset) in opened.items()
@@ -87,22 +91,60 @@ def plan(
     ]
     feature_conditions = _feature_conditions(suite)
     cells = [
-        cell
-        for model in planned
-        for cell in (
-            *(_cell(suite, model, data.seen_by(model), p, planned) for p in (None, *suite.perturbations)),
-            *(_cell(suite, model, data.seen_by(model), p, planned, with_features=True) for p in feature_conditions),
-            *(_cell(suite, model, data.seen_by(model), p, planned) for p in _audit_attacks(suite, model)),
+        _cell(suite, model, data.seen_by(model), p, models, without_files, with_features=with_features)
+        for model in models
+        for p, with_features in (
+            *((p, False) for p in (None, *suite.perturbations)),
+            *((p, True) for p in feature_conditions),
+            *((p, False) for p in _audit_attacks(suite, model)),
         )
     ]
     return Plan(
-        **common,
-        models=tuple(model for model in planned if not model.is_untrained),
+        suite=suite,
+        data_root=data_root,
+        store=store,
+        limit=limit,
+        models=tuple(model for model in models if not (model.is_missing or model.is_untrained)),
         data=data,
         cells=tuple(cell for cell in cells if cell.key),
         pending_cells=tuple(cell for cell in cells if not cell.key),
         findings=tuple(dict.fromkeys([*advice(suite), *_data_findings(suite, data), *remarks])),
+        missing=tuple({str(error): error for error in missing}.values()),
     )
+
+
+def _missing_data(suite: Suite, limit: int | None) -> PlannedData:
+    """Return the data of a plan whose data set cannot be opened, with the number of examples if it is known."""
+    declared = suite.data.entry.spec.examples.get(suite.data.split)
+    requested = limit or suite.data.limit
+    canvas = suite.canvas if isinstance(suite.canvas, int) else None
+    return PlannedData(
+        entry=suite.data.entry,
+        split=suite.data.split,
+        dataset=FixedDataset(_Absent()),
+        order=(),
+        n=min(filter(None, (declared, requested)), default=0),
+        identity={},
+        canvas=canvas,
+        is_missing=True,
+    )
+
+
+class _Absent:
+    """A data set without examples, in place of one that cannot be opened."""
+
+    ids: Sequence[str] = ()
+    labels: Sequence[int] = ()
+
+    def read(self, index: int) -> Any:
+        raise IndexError(index)
+
+
+def _stored_images(suite: Suite, data_root: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the name of each perturbation whose images were corrupted before, and the call that opens them."""
+    for stored in suite.perturbations:
+        if stored.is_stored:
+            yield stored.name, (stored.entry, _open_stored, stored, data_root)
 
 
 def _require_squares(suite: Suite, data: PlannedData) -> None:
@@ -124,8 +166,9 @@ def _data_findings(suite: Suite, data: PlannedData) -> Iterator[Finding]:
 
     Images are read only for the canvas.
     """
-    yield from absent_class_findings(suite, data.dataset)
-    if data.canvas is not None:
+    if not data.is_missing:
+        yield from absent_class_findings(suite, data.dataset)
+    if data.canvas is not None and not data.is_missing:
         yield from canvas_findings(suite, data.sizes, data.canvas)
         yield from corruption_findings(suite, data.sizes, data.canvas)
 
@@ -169,6 +212,13 @@ def _gather(missing: list[UserError], entry: Entry, make: Callable[..., Any], *a
     except UserError as error:
         missing.append(error)
         return None
+
+
+def _succeeds(missing: list[UserError], entry: Entry, check: Callable[..., Any], *arguments: Any) -> bool:
+    """Call `check`, as `_gather` does, and return whether it raised no error."""
+    before = len(missing)
+    _gather(missing, entry, check, *arguments)
+    return len(missing) == before
 
 
 def plan_data(suite: Suite, data_root: Path, limit: int | None = None, sizes: ImageSizes | None = None) -> PlannedData:
@@ -220,7 +270,9 @@ def _open_dataset(data: Data, data_root: Path) -> FixedDataset:
                 f"name that is not UTF-8. Write ids as os.fsencode(id).decode('utf-8', 'backslashreplace'). "
                 f"Try: robharness list datasets"
             )
-    except UserError:
+    except UserError as error:
+        if isinstance(error, MissingResource):
+            error.licence = error.licence or entry.spec.licence
         raise
     except Exception as error:
         raise UserError(
@@ -241,21 +293,79 @@ def _cell(
     data: PlannedData,
     perturbation: Perturbation | None,
     models: Sequence[PlannedModel],
+    without_files: Collection[str],
     *,
     with_features: bool = False,
 ) -> Cell:
+    """Plan a cell.
+
+    without_files: the names of perturbations whose files are not on this machine.
+    """
     kind = "clean" if perturbation is None else perturbation.kind
     count: Literal["all", "robust"] = suite.count if kind == "attack" else "all"
+    by_label = {planned.label: planned for planned in models}
+    surrogates = () if perturbation is None else tuple(by_label[each.label] for each in perturbation.surrogates)
+    waits_for = _reason_to_wait((model, *surrogates), data, perturbation, without_files)
+    if perturbation is not None and perturbation.is_ensemble:
+        count = "robust"
+    identity: dict[str, Any] = {}
+    if waits_for in ("", "training"):  # before a training as well, since it shows mistakes of plugins
+        identity = _identity(suite, model, data, perturbation, surrogates, count, with_features=with_features)
+    identity = {} if waits_for else canonical(identity)
+    cost = Cost(forwards=int(with_features))
+    if perturbation is not None and perturbation.kind == "attack" and perturbation.name not in without_files:
+        known = data.n if model.entry.spec.labels == INSTANCES else len(data.order) or data.n
+        declared = call_plugin(perturbation.entry, _cost, perturbation)
+        cost = _cost_on(declared, perturbation, known, max(1, len(surrogates)))
+    return Cell(
+        model=model,
+        data=data,
+        perturbation=perturbation,
+        surrogates=surrogates,
+        count=count,
+        identity=identity,
+        key="" if waits_for else key_of(identity),
+        cost=cost,
+        waits_for=waits_for,
+        with_features=with_features,
+    )
+
+
+def _reason_to_wait(
+    models: Sequence[PlannedModel],
+    data: PlannedData,
+    perturbation: Perturbation | None,
+    without_files: Collection[str],
+) -> str:
+    """Return what a cell waits for, see `Cell.waits_for`.
+
+    models: its model and its surrogates.
+    """
+    if any(each.is_missing for each in models):
+        return "weights"
+    if data.is_missing or (perturbation is not None and perturbation.name in without_files):
+        return "data"
+    return "training" if any(each.is_untrained for each in models) else ""
+
+
+def _identity(
+    suite: Suite,
+    model: PlannedModel,
+    data: PlannedData,
+    perturbation: Perturbation | None,
+    surrogates: tuple[PlannedModel, ...],
+    count: str,
+    *,
+    with_features: bool,
+) -> dict[str, Any]:
+    """Return all that determines the outcomes of a cell, as plain data."""
+    kind = "clean" if perturbation is None else perturbation.kind
     identity: dict[str, Any] = {"model": model.identity, "data": data.identity, "precision": suite.precision.of(kind)}
     identity |= {"compile": True} if suite.compile else {}
     identity |= {"features": model.entry.spec.features} if with_features else {}
-    cost, surrogates = Cost(forwards=int(with_features)), tuple[PlannedModel, ...]()
     if perturbation is not None:
         entry = perturbation.entry
         draws = entry.spec.randomness != "none"
-        count = "robust" if perturbation.is_ensemble else count
-        by_label = {planned.label: planned for planned in models}
-        surrogates = tuple(by_label[surrogate.label] for surrogate in perturbation.surrogates)
         identity["perturbation"] = {
             **call_plugin(entry, perturbation_identity, perturbation),
             "strength": perturbation.severity if perturbation.eps is None else perturbation.eps,
@@ -268,22 +378,7 @@ def _cell(
             **({"block": BLOCK} if perturbation.needs_blocks else {}),
         }
         identity["perturbation"] = call_plugin(entry, canonical, identity["perturbation"])
-        if perturbation.kind == "attack":
-            known = data.n if model.entry.spec.labels == INSTANCES else len(data.order)
-            cost = _cost_on(call_plugin(entry, _cost, perturbation), perturbation, known, max(1, len(surrogates)))
-    waits = any(each.is_untrained for each in (model, *surrogates))
-    identity = {} if waits else canonical(identity)
-    return Cell(
-        model=model,
-        data=data,
-        perturbation=perturbation,
-        surrogates=surrogates,
-        count=count,
-        identity=identity,
-        key="" if waits else key_of(identity),
-        cost=cost,
-        with_features=with_features,
-    )
+    return identity
 
 
 def _cost(perturbation: Perturbation) -> Cost:

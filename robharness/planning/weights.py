@@ -15,7 +15,8 @@ from robharness.planning.files import digest_of
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import Entry
 from robharness.reading import kind_of_file
-from robharness.specs.sources import Download, File, Train
+from robharness.specs.published import Download
+from robharness.specs.sources import File, Train
 
 T = TypeVar("T")
 TRUST = "--trust"
@@ -64,7 +65,7 @@ def resolve(entry: Entry, override: Override | None, data_root: Path) -> Weights
         return None
     digests = {name: known_digest(path) for name, path in paths.items()}
     if override is None and declared is not None:
-        _check(entry, declared, paths, digests, data_root)
+        _check(entry, declared, paths, digests)
     return Weights(path=paths[""], sha256=digests[""]) if "" in paths else Weights(path=paths, sha256=digests)
 
 
@@ -91,12 +92,29 @@ def _given(entry: Entry, name: str, path: Path) -> Path:
 
 
 def _found(entry: Entry, name: str, declared: File | Download, data_root: Path) -> Path:
-    path, get = locate(declared, data_root)
+    path = locate(declared, data_root)
     if path is not None:
         _refuse_other_kinds(entry, name, path)
     if path is None or not path.is_file():
-        raise MissingResource(_describe(entry, name), where=where(declared, path), get=get or f"see {entry.origin}")
+        what, licence = _describe(entry, name), entry.spec.licence
+        raise missing_file(declared, path, what, get=f"see {entry.origin}", licence=licence)
     return path
+
+
+def missing_file(
+    declared: File | Download, path: Path | None, what: str, *, get: str, licence: str = ""
+) -> MissingResource:
+    """Return the error of a declared file that is missing.
+
+    path: its place; None if it belongs to a package that is not installed.
+    what: the file in words.
+    get: how to get it if the record does not say so.
+    """
+    if isinstance(declared, File) and declared.origin is None:
+        get = declared.hint(path or Path(declared.path)).removeprefix("To get it: ") or get
+        return MissingResource(what, where=where(declared, path), get=get, licence=licence)
+    source = declared.origin if isinstance(declared, File) else declared
+    return MissingResource(what, where=where(declared, path), source=source, place=path, licence=licence)
 
 
 def _refuse_other_kinds(entry: Entry, name: str, path: Path) -> None:
@@ -132,13 +150,14 @@ def too_large(size: int) -> str:
     return f"has {size / 1e9:,.0f} GB, more than the memory of this machine ({memory / 1e9:,.0f} GB)"
 
 
-def _check(entry: Entry, declared: Declared, paths: Mapping[str, Path], digests: Mapping[str, str], root: Path) -> None:
+def _check(entry: Entry, declared: Declared, paths: Mapping[str, Path], digests: Mapping[str, str]) -> None:
     """Compare each sha256 with the declared one, which may be a prefix, as publishers print. Raises UserError."""
     for name, part in (declared if isinstance(declared, Mapping) else {"": declared}).items():
         if part.sha256 is not None and not digests[name].startswith(part.sha256):
+            hint = part.hint(paths[name]) or f"To get it: see {entry.origin}"
             raise UserError(
                 f"{_describe(entry, name)} at {paths[name]} have sha256 {digests[name]}, {entry.origin} declares "
-                f"{part.sha256}. To get the right file: {locate(part, root)[1] or f'see {entry.origin}'}"
+                f"{part.sha256}. {hint.replace('To get it:', 'To get the right file:')}"
             )
 
 
@@ -146,20 +165,19 @@ def _describe(entry: Entry, name: str) -> str:
     return f"the weights of {entry.name}" + (f" ('{name}')" if name else "")
 
 
-def locate(declared: File | Download, data_root: Path) -> tuple[Path | None, str]:
-    """Return the path of a file, None if its package is not installed, and the command that gets it."""
+def locate(declared: File | Download, data_root: Path) -> Path | None:
+    """Return the path of a file; None if its package is not installed."""
     if isinstance(declared, Download):
-        path = data_root / "weights" / (declared.name or declared.url.rpartition("/")[2])
-        return path, f"curl --create-dirs -fL -o {for_shell(path)} {for_shell(declared.url)}"
+        return data_root / "weights" / declared.file_name
     if declared.package is None:
-        return data_root / expanded(declared.path), declared.get
+        return data_root / expanded(declared.path)
     try:
         with plugin_code(importing=True):  # it imports the packages above
             found = importlib.util.find_spec(declared.package)
     except Exception:  # a package may raise anything
         found = None
     folders = list(found.submodule_search_locations or []) if found else []
-    return (Path(folders[0]) / declared.path if folders else None), declared.get
+    return Path(folders[0]) / declared.path if folders else None
 
 
 def where(declared: File | Download | Path, path: Path | None) -> str:

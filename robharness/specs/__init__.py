@@ -6,6 +6,7 @@ from robharness.specs.checks import Check
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing, check_choices
 from robharness.specs.measures import NORMS, Measure
 from robharness.specs.protocols import Attack, Corruption, Dataset, Perturbed, Video
+from robharness.specs.published import Archive, Conversion, Download, Page
 from robharness.specs.records import (
     AttackSpec,
     ComponentSpec,
@@ -19,7 +20,7 @@ from robharness.specs.records import (
     ThreatModel,
 )
 from robharness.specs.references import Component, Encoder
-from robharness.specs.sources import DataRef, Download, FeatureBank, File, Progress, Train, TrainingJob
+from robharness.specs.sources import DataRef, FeatureBank, File, Progress, Train, TrainingJob
 from robharness.specs.types import RESERVED, RUNTIME, Access, Kind, Need, Norm, Params, Randomness
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RESERVED",
     "RUNTIME",
     "Access",
+    "Archive",
     "Attack",
     "AttackSpec",
     "AuditRole",
@@ -39,6 +41,7 @@ __all__ = [
     "Clips",
     "Component",
     "ComponentSpec",
+    "Conversion",
     "Corruption",
     "CorruptionSpec",
     "Cost",
@@ -57,6 +60,7 @@ __all__ = [
     "ModelSpec",
     "Need",
     "Norm",
+    "Page",
     "Params",
     "Perturbed",
     "Preprocessing",

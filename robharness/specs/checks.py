@@ -11,7 +11,8 @@ from typing import Any, get_args
 from robharness.specs.budget import RATIONAL
 from robharness.specs.inputs import InputSpec, Preprocessing
 from robharness.specs.lazy import resolve_targets
-from robharness.specs.sources import Download, File, Train
+from robharness.specs.published import Download
+from robharness.specs.sources import File, Train
 from robharness.specs.types import RESERVED, SUITE_KEYS, Access, Kind, Need, Randomness
 
 _NAME = re.compile(r"(?=.{1,200}$)[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
@@ -101,6 +102,10 @@ _CHECKS: dict[str, Check] = {
                 and all(isinstance(name, str) and name and isinstance(v[name], File | Download) for name in v)
             )
         ),
+    ),
+    "examples": (
+        "whole numbers of at least 1 by the name of a split",
+        lambda v: isinstance(v, Mapping) and all(isinstance(n, str) and type(v[n]) is int and v[n] >= 1 for n in v),
     ),
     "preprocessing": _a("a Preprocessing", Preprocessing),
     "severities": (

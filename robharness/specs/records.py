@@ -18,7 +18,8 @@ from robharness.specs.conventions import LABEL_SPACES
 from robharness.specs.inputs import Clips, InputSpec, Preprocessing
 from robharness.specs.measures import NORMS, Measure
 from robharness.specs.protocols import Attack, Corruption, Dataset
-from robharness.specs.sources import Download, File, Train
+from robharness.specs.published import Download
+from robharness.specs.sources import File, Train
 from robharness.specs.types import RUNTIME, Access, Kind, Need, Norm, Params, Randomness
 
 if TYPE_CHECKING:
@@ -272,6 +273,7 @@ class DatasetSpec(Record):
     given: params -> the fields of this record that depend on them, e.g. {"labels": ...}.
     masks: published subsets of the label space by name, which `classes:` of a suite may name: the numbers of their
         classes. One with the data set's own name holds all classes that the data set has.
+    examples: number of examples of the whole split by its name, as published, so that `plan` knows it without the data.
     licence: licence of the data.
     paper: source of the data.
     revision: raise it when the pixels of an id change.
@@ -287,6 +289,7 @@ class DatasetSpec(Record):
     params: type | None = field(default=None, metadata=RUNTIME)
     given: Callable[[Params], Mapping[str, Any]] | str | None = field(default=None, metadata=RUNTIME)
     masks: Mapping[str, Sequence[int]] = field(default_factory=dict, metadata=RUNTIME)
+    examples: Mapping[str, int] = field(default_factory=dict, metadata=RUNTIME)
     licence: str = field(default="", metadata=RUNTIME)
     paper: str = field(default="", metadata=RUNTIME)
     revision: int = 1

@@ -1,37 +1,21 @@
-"""Sources of weights: a file, a download or a training."""
+"""Sources of weights: a file, or a training with its data; `robharness.specs.published` has the downloads."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robharness.errors import for_shell
 from robharness.specs.lazy import resolve_targets
 from robharness.specs.protocols import Dataset
+from robharness.specs.published import Conversion, Page, check_sha256, check_texts
 from robharness.specs.references import Encoder
 from robharness.specs.types import RUNTIME, Kind, Params
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-def _check_texts(record: object, **required: bool) -> None:
-    """Raise ValueError for a field that is no text, or for an empty text that is required."""
-    for key, is_required in required.items():
-        value = getattr(record, key)
-        if not (isinstance(value, str) or (value is None and not is_required)) or (is_required and not value):
-            raise ValueError(f"{type(record).__name__}: {key}={value!r} must be a text")
-
-
-def _check_sha256(record: File | Download) -> None:
-    """Raise ValueError for a digest that no file can have."""
-    value = record.sha256
-    if value is not None and not (isinstance(value, str) and re.fullmatch("[0-9a-f]{1,64}", value)):
-        raise ValueError(
-            f"{type(record).__name__}: sha256={value!r} must be up to 64 hexadecimal digits, in lower case"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,37 +25,32 @@ class File:
     path: absolute, or relative to the directory of the installed `package`, or else to the data root.
     package: name of the installed package whose directory `path` is relative to.
     sha256: of the file, or its first digits; checked before use.
-    get: command or page that gets the file.
+    get: command that gets the file. In it, `{path}` is replaced by its path and `{folder}` by its folder, quoted for a
+        shell.
+    origin: the conversion that makes the file, or the page where a person gets it; in place of `get`.
     """
 
     path: str
     package: str | None = None
     sha256: str | None = None
     get: str = ""
+    origin: Conversion | Page | None = None
 
     def __post_init__(self) -> None:
-        _check_texts(self, path=True, package=self.package is not None, get=False)
-        _check_sha256(self)
+        check_texts(self, path=True, package=self.package is not None, get=False)
+        check_sha256(self)
+        if self.origin is not None and (not isinstance(self.origin, Conversion | Page) or self.get or self.package):
+            raise ValueError(f"File: origin={self.origin!r} must be a Conversion or a Page, without `get` or `package`")
 
+    def hint(self, path: Path) -> str:
+        """Return the sentence about how a person gets the file; empty if nothing is known.
 
-@dataclass(frozen=True, kw_only=True)
-class Download:
-    """Weights that a publisher serves, expected in `<data root>/weights/<name>`.
-
-    url: address of the file.
-    sha256: of the file, or its first digits; checked before use. None if none is published.
-    name: name of the file, else the last part of the url.
-    """
-
-    url: str
-    sha256: str | None = None
-    name: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_texts(self, url=True, name=self.name is not None)
-        _check_sha256(self)
-        if not (self.name or self.url.rpartition("/")[2]):
-            raise ValueError(f"Download: url={self.url!r} has no name of a file; give `name`")
+        path: place of the file.
+        """
+        if self.origin is not None:
+            return self.origin.hint(path)
+        command = self.get.replace("{path}", for_shell(path)).replace("{folder}", for_shell(path.parent))
+        return f"To get it: {command}" if command else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +74,7 @@ class DataRef:
     resolved: Any = field(default=None, repr=False, compare=False, metadata=RUNTIME)
 
     def __post_init__(self) -> None:
-        _check_texts(self, name=True)
+        check_texts(self, name=True)
         if not isinstance(self.split, str):
             raise ValueError(f"DataRef: split={self.split!r} must be a text")
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):

@@ -7,7 +7,7 @@ import inspect
 import re
 from typing import Any
 
-from robharness.specs import audits, inputs, measures, protocols, records, sources
+from robharness.specs import audits, inputs, measures, protocols, published, records, sources
 
 RECORDS = (
     records.ModelSpec,
@@ -15,7 +15,10 @@ RECORDS = (
     inputs.Preprocessing,
     inputs.Clips,
     sources.File,
-    sources.Download,
+    published.Download,
+    published.Archive,
+    published.Page,
+    published.Conversion,
     sources.Train,
     sources.TrainingJob,
     sources.FeatureBank,

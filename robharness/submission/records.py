@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from robharness.locations import local_folder
 from robharness.planning.cells import Plan
 from robharness.planning.files import LARGEST_RECORD, json_object
 from robharness.reading import read_regular
@@ -115,7 +116,7 @@ class StoredSubmission:
 def new_submission(store: StoreFolder, content: Submission) -> StoredSubmission:
     """Write the record of a submission that has no jobs yet, into a folder of its own. Raises StoreError."""
     stamp = datetime.fromtimestamp(store.files.time(), UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = store.root / FOLDER / f"{stamp}-{uuid4().hex[:6]}"
+    folder = local_folder(store.root) / FOLDER / f"{stamp}-{uuid4().hex[:6]}"
     store.write_json(folder / FILE, asdict(content))
     return StoredSubmission(folder=folder, content=content)
 
@@ -152,8 +153,9 @@ def _adapter() -> TypeAdapter[Submission]:
 def submissions(store: StoreFolder) -> list[StoredSubmission]:
     """List the submissions of a store, the latest first. Those that cannot be read are left out, with a finding."""
     found = []
-    for name in store.names(store.root / FOLDER):
-        path = store.root / FOLDER / name / FILE
+    root = local_folder(store.root) / FOLDER
+    for name in store.names(root):
+        path = root / name / FILE
         try:
             found.append(StoredSubmission(folder=path.parent, content=parse(read_regular(path, LARGEST_RECORD))))
         except FileNotFoundError:

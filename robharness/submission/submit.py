@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from robharness.errors import UserError
+from robharness.locations import local_folder
 from robharness.planning.cells import span_of
 from robharness.session import Session
 from robharness.store.folder import StoreFolder
@@ -61,8 +62,10 @@ class Sent:
 
 
 def home(store: StoreFolder) -> StoreFolder:
-    """Return the folder that holds the submissions of a store."""
-    return StoreFolder(str(store), store.files)
+    """Return the folder of this machine that holds the submissions of a store: their logs are no objects."""
+    if isinstance(store.root, Path):
+        return StoreFolder(str(store), store.files)
+    return StoreFolder(local_folder(store.root))
 
 
 def send(session: Session, request: Request, cluster: Cluster) -> Sent:

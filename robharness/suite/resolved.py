@@ -316,7 +316,7 @@ def python_call(verb: str, *, afresh: bool = False) -> str:
     again = f"with it {'and another `store`' if afresh else 'again'}"
     if verb == "report":
         return f'robharness.run {again}, and .save("report.html")'
-    if verb in ("run", "plan", "check", "train"):
+    if verb in ("run", "plan", "check", "train", "fetch"):
         return f"robharness.{verb} {again}"
     return f"robharness {verb} --help, with the suite in a file"
 

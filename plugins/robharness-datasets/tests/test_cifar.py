@@ -121,7 +121,7 @@ def test_file_names_md5_and_url_are_torchvisions(name):
     theirs = {"cifar-10": datasets.CIFAR10, "cifar-100": datasets.CIFAR100}[name]
     assert PUBLISHED[name].folder == theirs.base_folder
     assert PUBLISHED[name].files == {"train": dict(theirs.train_list), "test": dict(theirs.test_list)}
-    assert PUBLISHED[name].download_command(Path("data")).startswith(f"curl -O {theirs.url.replace(' ', '')}")
+    assert (PUBLISHED[name].archive.url, PUBLISHED[name].archive.md5) == (theirs.url, theirs.tgz_md5)
 
 
 def test_files_other_than_the_published_ones_are_refused_without_subset_file(root, name):
@@ -131,14 +131,17 @@ def test_files_other_than_the_published_ones_are_refused_without_subset_file(roo
         SPECS[name].open(root, "test")
     sentence = str(caught.value)
     assert "is not the published file, or is incomplete (its md5 is " in sentence
-    assert f"curl -O https://www.cs.toronto.edu/~kriz/{name}-python.tar.gz" in sentence
-    assert sentence.endswith(f"touch {subset}")
+    archive = root / f"{name}-python.tar.gz"
+    assert f"; an empty file {subset} declares an intended subset). Try: curl " in sentence
+    assert sentence.endswith(
+        f"-o {archive} 'https://www.cs.toronto.edu/~kriz/{archive.name}' && tar -xf {archive} -C {root} && rm {archive}"
+    )
 
 
 def test_a_missing_file_is_named_with_the_download_command(root, name):
     file = root / PUBLISHED[name].folder / next(iter(PUBLISHED[name].files["train"]))
     file.unlink()
-    with pytest.raises(MissingResource, match=f"{file}.*tar -xzf {name}-python.tar.gz -C {root}$"):
+    with pytest.raises(MissingResource, match=f"{file}.*tar -xf {root}/{name}-python.tar.gz -C {root} && rm"):
         SPECS[name].open(root, "train")
     assert len(SPECS[name].open(root, "test").ids) == COUNT
 
@@ -245,7 +248,7 @@ def test_labels_other_than_the_test_splits_are_refused(root, name, corrupted):
 
 def test_a_missing_or_broken_array_is_refused_with_the_download_command(root, name, corrupted):
     title = f"{name.upper()}-C"
-    with pytest.raises(MissingResource, match=f"{root}/{title}/fog.npy.*tar -xf {title}.tar -C {root}$"):
+    with pytest.raises(MissingResource, match=f"{root}/{title}/fog.npy.*tar -xf {root}/{title}.tar -C {root} && "):
         SPECS[f"{name}-c/fog"].open(None, root)
     file = root / title / "gaussian_noise.npy"
     content = file.read_bytes()

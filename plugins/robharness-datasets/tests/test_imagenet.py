@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 
 from robharness import MissingResource, UnreadableExample, UserError
 from robharness_datasets import robharness_datasets
-from robharness_datasets.imagenet import check_complete, wnids
+from robharness_datasets.imagenet import SPLITS, check_complete, wnids
 
 SPEC = next(spec for spec in robharness_datasets() if spec.name == "imagenet")
 NUMBERS = {"n01440764": 0, "n01518878": 9, "n02123045": 281, "n15075141": 999}
@@ -175,7 +175,8 @@ def test_a_subset_without_subset_file_misses_the_other_images(root):
     sentence = str(caught.value)
     assert "there are 11 of 50,000; classes without images: 996, such as n01443537" in sentence
     assert "classes without 50: 4, such as n01440764 with 5" in sentence
-    assert sentence.endswith(f"touch {root}/imagenet/val/SUBSET")
+    assert f"(an empty file {root}/imagenet/val/SUBSET declares an intended subset)" in sentence
+    assert "Published at https://image-net.org/download-images (it asks for a registration; save ILSVRC" in sentence
 
 
 @pytest.fixture
@@ -221,15 +222,20 @@ def test_opening_the_whole_set_again_lists_no_class(complete, monkeypatch):
     assert SPEC.open(complete, "val").ids == opened.ids
 
 
+def check_train(found):
+    page = SPLITS["train"].page(Path("train"))
+    check_complete("all", Path("train"), found, 1_281_167, None, Path("SUBSET"), source=page, place=Path("train"))
+
+
 def test_the_training_set_is_counted_as_a_whole():
     found = {wnid: ["a"] * 1281 for wnid in wnids()}
     found["n01440764"] = ["a"] * (1281 + 167)
-    check_complete("all", Path("train"), found, 1_281_167, None, "", Path("SUBSET"))
+    check_train(found)
     found["n15075141"] = []
     with pytest.raises(
         MissingResource, match=r"1,279,886 of 1,281,167; classes without images: 1, such as n15075141\)"
     ):
-        check_complete("all", Path("train"), found, 1_281_167, None, "", Path("SUBSET"))
+        check_train(found)
 
 
 def test_a_training_set_is_read_like_the_validation_set(tmp_path):

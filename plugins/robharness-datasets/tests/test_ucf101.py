@@ -185,7 +185,7 @@ def with_official_count(root, split="testlist01"):
 def test_missing_videos_are_counted_before_anything_runs(copy):
     more = with_official_count(copy)
     with pytest.raises(
-        MissingResource, match=rf"^3,777 of the 3,783 videos .*such as {more[0]}.*unrar x .*touch .*SUBSET$"
+        MissingResource, match=rf"^3,777 of the 3,783 videos .*such as {more[0]}.*an empty file .*SUBSET .*unrar x "
     ):
         SPEC.open(copy, "test1")
     for video in more:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import google_crc32c
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch.nn import functional
 
+import robharness
 from robharness import UserError
 from robharness_simclr import bundle, robharness_models
 
@@ -295,6 +299,81 @@ def test_unexpected_variables_are_named(graph, tmp_path):
     more = {**graph.variables, "base_model/conv2d_53/kernel": np.ones((1, 1, 2, 2), np.float32)}
     with pytest.raises(UserError, match=r"1 keys are unexpected: base_model/conv2d_53/kernel"):
         built(SPECS["resnet50-tf"], write_checkpoint(tmp_path / "model.ckpt-1", more))
+
+
+# conversion, as `robharness fetch` does it
+
+
+def converted(spec, checkpoint, path):
+    spec.weights.origin.convert({"checkpoint": checkpoint}, path)
+    return path
+
+
+def test_a_converted_file_is_what_the_converters_programs_read(graph, index, x, tmp_path):
+    file = zipped(index.parent, tmp_path / "ResNet50_1x.zip", zipfile.ZIP_STORED)
+    path = converted(SPECS["resnet50"], file, tmp_path / "resnet50-1x.pth")
+    theirs = torchvision.models.resnet50(weights=None)
+    theirs.load_state_dict(torch.load(path, weights_only=True)["state_dict"])  # as eval.py of simclr-converter does
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the bias is not lost
+        ours = built(SPECS["resnet50"], path)
+    assert_same(logits(ours, x), logits(theirs.eval(), x))
+    assert_same(logits(built(SPECS["resnet50"], path, padding="same"), x), graph(x))
+    again = converted(SPECS["resnet50"], index, tmp_path / "again.pth")
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_a_converted_file_of_the_second_version(x, tmp_path):
+    graph = Graph((3, 4, 6, 3), sk=True)
+    expected = graph(x)
+    index = write_checkpoint(tmp_path / "model.ckpt-250228", graph.variables)
+    path = converted(SPECS["v2-resnet50-sk"], index, tmp_path / "r50_1x_sk1.pth")
+    assert_same(logits(built(SPECS["v2-resnet50-sk"], path, padding="same"), x), expected)
+    assert_same(logits(built(SPECS["v2-resnet50-sk"], path), x), logits(built(SPECS["v2-resnet50-sk"], index), x))
+
+
+def test_another_checkpoint_is_not_converted(index, tmp_path):
+    with pytest.raises(UserError, match=r"conv1\.weight \(64, 3, 7, 7\) instead of \(128, 3, 7, 7\)"):
+        converted(SPECS["resnet50-2x"], index, tmp_path / "resnet50-2x.pth")
+    assert not (tmp_path / "resnet50-2x.pth").exists()
+
+
+PHOTOS = """
+import numpy as np
+from robharness import DatasetSpec, hookimpl
+
+class Photos:
+    ids, labels = ["a"], [0]
+    def read(self, index):
+        return np.zeros((9, 9, 3), np.uint8)
+
+@hookimpl
+def robharness_datasets():
+    yield DatasetSpec(name="all", summary="Photos", labels="imagenet-1k", splits=("test",),
+                      open=lambda root, split: Photos())
+"""
+
+
+def test_fetch_gets_googles_files_and_converts_them(index, tmp_path, monkeypatch):
+    """A folder in place of Google's server; it has the files as that server names them."""
+    monkeypatch.chdir(tmp_path)
+    mirror = tmp_path / "mirror"
+    (mirror / "r50_1x_sk0").mkdir(parents=True)
+    zipped(index.parent, mirror / "ResNet50_1x.zip", zipfile.ZIP_STORED)
+    for suffix in ("index", "data-00000-of-00001"):
+        shutil.copy(index.with_suffix(f".{suffix}"), mirror / "r50_1x_sk0" / f"model.ckpt-250228.{suffix}")
+    (tmp_path / "photos.py").write_text(PHOTOS)
+    models = [{"model": f"simclr/{name}"} for name in ("resnet50", "resnet50-tf", "v2-resnet50")]
+    suite = {"robharness": 1, "name": "s", "data": {"name": "photos/all", "split": "test"}, "models": models}
+    planned = robharness.plan(suite, plugins=["./photos.py"])
+    assert len(planned.missing) == 3 and len(planned.pending_cells) == 3
+    planned = robharness.fetch(suite, plugins=["./photos.py"], mirror="mirror")
+    assert not planned.missing and not planned.pending_cells
+    digests = [model.weights.sha256 for model in planned.models]
+    assert len(set(digests)) == 2 and digests[0] == digests[2]  # of one checkpoint, in two formats
+    assert {path.name for path in (tmp_path / "data" / "weights").iterdir()} == {
+        "ResNet50_1x.zip", "resnet50-1x.pth", "r50_1x_sk0", "r50_1x_sk0.pth"
+    }  # fmt: skip
 
 
 # the format

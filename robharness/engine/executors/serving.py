@@ -22,9 +22,10 @@ from robharness.errors import UserError, for_shell
 from robharness.imports import declare_own_process, large_import
 from robharness.locations import Location
 from robharness.planning import planner
-from robharness.planning.cells import Plan, PlanRequest
+from robharness.planning.cells import Plan
 from robharness.planning.files import FileState, add_known_digests, known_digests
 from robharness.planning.pixels import ImageSizes
+from robharness.planning.request import PlanRequest
 from robharness.plugins.discovery import discover
 from robharness.store.store import Store
 

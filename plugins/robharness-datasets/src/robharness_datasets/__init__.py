@@ -15,7 +15,7 @@ from robharness_datasets.cifar import open_cifar
 from robharness_datasets.cifar_c import open_cifar_c
 from robharness_datasets.csv_file import OWN_LABELS, CsvParams, given, open_csv
 from robharness_datasets.folder import open_folder, open_imagenet_folder
-from robharness_datasets.imagenet import open_imagenet
+from robharness_datasets.imagenet import SPLITS, open_imagenet
 from robharness_datasets.imagenet_c import open_imagenet_c
 from robharness_datasets.imagenet_subsets import TOTALS, classes_of, open_subset
 from robharness_datasets.ucf101 import SPEC as UCF101
@@ -40,6 +40,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
         licence="the terms of ImageNet: non-commercial research and education (https://image-net.org/download)",
         paper="https://arxiv.org/abs/1409.0575",
         masks=masks,
+        examples={split: published.total for split, published in SPLITS.items()},
     )
     for name, classes in (("cifar-10", 10), ("cifar-100", 100)):
         yield DatasetSpec(
@@ -48,6 +49,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
             labels=name,
             splits=("train", "test"),
             open=partial(open_cifar, name),
+            examples={"train": 50_000, "test": 10_000},
             licence="none stated; the publisher asks for a citation",
             paper="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
         )
@@ -58,6 +60,7 @@ def robharness_datasets() -> Iterator[DatasetSpec]:
             labels="imagenet-1k",
             splits=("test",),
             open=partial(open_subset, name),
+            examples={"test": TOTALS[name]},
             masks=masks,
             licence="none stated for the images; the publisher's code is under the MIT licence",
             paper=_PAPERS[name],

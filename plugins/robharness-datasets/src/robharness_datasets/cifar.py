@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from robharness import MissingResource, UserError, for_shell
-from robharness_datasets.imagenet import SUBSET
+from robharness import Archive, MissingResource, UserError
+from robharness_datasets.imagenet import SUBSET, declares_subset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,28 +27,32 @@ class Published:
     folder: name of the unpacked archive's folder.
     labels: key of the labels in a file.
     classes: number of classes.
+    archive: the archive of all files. Source of the md5: torchvision; of the size: the publisher's server.
     files: split -> file name -> md5. Source of the md5: torchvision.
     """
 
     folder: str
     labels: str
     classes: int
+    archive: Archive
     files: Mapping[str, Mapping[str, str]]
 
-    def download_command(self, root: Path) -> str:
-        """Return the shell command that downloads and unpacks the data set into `root`."""
-        archive = f"{self.folder.removesuffix('-batches-py').removesuffix('-python')}-python.tar.gz"
-        return (
-            f"curl -O https://www.cs.toronto.edu/~kriz/{archive} && "
-            f"mkdir -p {for_shell(root)} && tar -xzf {archive} -C {for_shell(root)}"
-        )
 
+_URL = "https://www.cs.toronto.edu/~kriz"
+_UNPACKED = 190_000_000
+"""Bytes of the unpacked files: 60,000 images of 3,072 bytes, with labels and file names."""
 
 PUBLISHED = {
     "cifar-10": Published(
         folder="cifar-10-batches-py",
         labels="labels",
         classes=10,
+        archive=Archive(
+            url=f"{_URL}/cifar-10-python.tar.gz",
+            md5="c58f30108f718f92721af3b95e74349a",
+            size=170_498_071,
+            unpacked=_UNPACKED,
+        ),
         files={
             "train": {
                 "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -64,6 +68,12 @@ PUBLISHED = {
         folder="cifar-100-python",
         labels="fine_labels",
         classes=100,
+        archive=Archive(
+            url=f"{_URL}/cifar-100-python.tar.gz",
+            md5="eb9058c3a382ffc7106e4002c42a8d85",
+            size=169_001_437,
+            unpacked=_UNPACKED,
+        ),
         files={
             "train": {"train": "16019d7e3df5f24257cddd939b257f8d"},
             "test": {"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
@@ -104,12 +114,13 @@ def open_cifar(name: str, root: Path, split: str) -> Cifar:
     import numpy as np
 
     published = PUBLISHED[name]
-    folder, get = root / published.folder, published.download_command(root)
+    folder, get = root / published.folder, command_of(published.archive, root)
     is_subset = (folder / SUBSET).exists()
     rows, labels = [], []
     for file, md5 in published.files[split].items():
         if not (folder / file).is_file():
-            raise MissingResource(f"the {split} split of {name.upper()}", where=str(folder / file), get=get)
+            what = f"the {split} split of {name.upper()}"
+            raise MissingResource(what, where=str(folder / file), source=published.archive, place=root)
         if (size := (folder / file).stat().st_size) > LARGEST_FILE:
             raise UserError(f"{folder / file} has {size:,} bytes, and the published files have less. Try: {get}")
         if not is_subset:
@@ -120,13 +131,18 @@ def open_cifar(name: str, root: Path, split: str) -> Cifar:
     return Cifar(f"{name}-{split}-", np.concatenate(rows), labels)
 
 
+def command_of(archive: Archive, root: Path) -> str:
+    """Return the shell command that downloads an archive and unpacks it below the data root."""
+    return archive.hint(root).removeprefix("To get it: ")
+
+
 def _check_md5(file: Path, md5: str, get: str) -> None:
     with file.open("rb") as content:
         found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != md5:
         raise UserError(
-            f"{file} is not the published file, or is incomplete (its md5 is {found}, not {md5}). Try: "
-            f"{get}; or, if a subset is intended: touch {for_shell(file.parent / SUBSET)}"
+            f"{file} is not the published file, or is incomplete (its md5 is {found}, not {md5}; "
+            f"{declares_subset(file.parent / SUBSET)}). Try: {get}"
         )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import MissingResource, UserError, for_shell
-from robharness_datasets.cifar import SIDE, open_cifar
+from robharness import Archive, MissingResource, UserError
+from robharness_datasets.cifar import SIDE, command_of, open_cifar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,8 +15,19 @@ if TYPE_CHECKING:
     from robharness import Batch, ExampleRNG
 
 SEVERITIES = (1, 2, 3, 4, 5)
-RECORDS = {"cifar-10": 2535967, "cifar-100": 3555552}
-"""Data set -> number of its record on zenodo.org."""
+ARCHIVES = {
+    "cifar-10": Archive(
+        url="https://zenodo.org/records/2535967/files/CIFAR-10-C.tar",
+        md5="56bf5dcef84df0e2308c6dcbcbbd8499",
+        size=2_918_471_680,
+    ),
+    "cifar-100": Archive(
+        url="https://zenodo.org/records/3555552/files/CIFAR-100-C.tar",
+        md5="11f0ed0f1191edbf9fa23466ae6021d3",
+        size=2_918_473_216,
+    ),
+}
+"""Data set -> archive with all its corruptions. Source of the md5 and the size: the records on zenodo.org."""
 
 
 class CifarC:
@@ -69,13 +80,10 @@ def open_cifar_c(clean: str, corruption: str, params: None, root: Path) -> Cifar
     import numpy as np
 
     title = f"{clean.upper()}-C"
-    folder = root / title
-    get = (
-        f"curl -LO https://zenodo.org/records/{RECORDS[clean]}/files/{title}.tar && "
-        f"mkdir -p {for_shell(root)} && tar -xf {title}.tar -C {for_shell(root)}"
-    )
+    folder, archive = root / title, ARCHIVES[clean]
+    get = command_of(archive, root)
+    images, labels = (_open_array(folder / f"{name}.npy", title, archive, root) for name in (corruption, "labels"))
     expected = open_cifar(clean, root, "test").labels
-    images, labels = (_open_array(folder / f"{name}.npy", title, get) for name in (corruption, "labels"))
     shape = (len(SEVERITIES) * len(expected), SIDE, SIDE, 3)
     if images.dtype != np.uint8 or images.shape != shape:
         raise UserError(
@@ -87,13 +95,14 @@ def open_cifar_c(clean: str, corruption: str, params: None, root: Path) -> Cifar
     return CifarC(clean, images, len(expected))
 
 
-def _open_array(file: Path, title: str, get: str) -> np.ndarray:
+def _open_array(file: Path, title: str, archive: Archive, root: Path) -> np.ndarray:
     import numpy as np
 
     if not file.is_file():
-        raise MissingResource(f"{file.stem} of {title}", where=str(file), get=get)
+        raise MissingResource(f"{file.stem} of {title}", where=str(file), source=archive, place=root)
     try:
         array: np.ndarray = np.lib.format.open_memmap(file, mode="r")  # reads no pickle and no archive
     except (OSError, EOFError, ValueError, OverflowError, TypeError) as error:
+        get = command_of(archive, root)
         raise UserError(f"{file} is truncated or not a NumPy array ({error}). Try: {get}") from error
     return array

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from robharness import MissingResource, UserError, for_shell
+from robharness import Archive, MissingResource, Page, UserError, for_shell
 from robharness_datasets.images import ImageFiles
 from robharness_datasets.listing import images_below, images_in
 
@@ -28,21 +28,22 @@ class Split:
 
     total: number of images.
     per_class: number of images per class, or None if the classes differ in size.
-    unpack: command that unpacks the archive into the folder {place}.
+    archive: file name of the archive.
     sort: command that sorts the images into one folder per class; runs inside the split's folder.
     """
 
     total: int
     per_class: int | None
-    unpack: str
+    archive: str
     sort: str
 
-    def instructions(self, folder: Path) -> str:
-        """Return how to obtain the split: registration page and shell commands."""
+    def page(self, folder: Path) -> Page:
+        """Return the page with the archive, and the command that unpacks it into the split's folder."""
         place = for_shell(folder)
-        return (
-            f"register at https://image-net.org/download-images, download the archive, then type: "
-            f"mkdir -p {place} && {self.unpack.format(place=place)} && (cd {place} && {self.sort})"
+        return Page(
+            url="https://image-net.org/download-images",
+            reason=f"it asks for a registration; save {self.archive} in the working directory",
+            then=f"mkdir -p {place} && tar -xf {self.archive} -C {place} && (cd {place} && {self.sort})",
         )
 
 
@@ -50,13 +51,13 @@ SPLITS = {
     "val": Split(
         total=1000 * PER_CLASS,
         per_class=PER_CLASS,
-        unpack="tar -xf ILSVRC2012_img_val.tar -C {place}",
+        archive="ILSVRC2012_img_val.tar",
         sort=f"curl -sL {VALPREP} | bash",
     ),
     "train": Split(
         total=1_281_167,
         per_class=None,
-        unpack="tar -xf ILSVRC2012_img_train.tar -C {place}",
+        archive="ILSVRC2012_img_train.tar",
         sort="for f in n*.tar; do mkdir -p ${f%.tar} && tar -xf $f -C ${f%.tar} && rm $f; done",
     ),
 }
@@ -80,7 +81,7 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
     folder, published = root / "imagenet" / split, SPLITS[split]
     what = f"the images of ImageNet's split {split}"
     if not folder.is_dir():
-        raise MissingResource(what, where=str(folder), get=published.instructions(folder))
+        raise MissingResource(what, where=str(folder), source=published.page(folder), place=folder)
     listed = images_below(folder)
     found = listed.images
     if not any(found.values()):
@@ -89,11 +90,13 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
                 f"{folder} has {len(unsorted):,} images that are not sorted into one folder per class. "
                 f"Try: (cd {for_shell(folder)} && {published.sort})"
             )
-        raise MissingResource(what, where=str(folder), get=published.instructions(folder))
+        raise MissingResource(what, where=str(folder), source=published.page(folder), place=folder)
     check_classes(folder, found)
     if not (folder / SUBSET).exists():
-        get, subset_file = published.instructions(folder), folder / SUBSET
-        check_complete(what, folder, found, published.total, published.per_class, get, subset_file)
+        page, subset_file = published.page(folder), folder / SUBSET
+        check_complete(
+            what, folder, found, published.total, published.per_class, subset_file, source=page, place=folder
+        )
     numbers = wnids()
     examples = [(f"{wnid}/{name}", numbers[wnid]) for wnid, names in found.items() for name in names]
     return ImageFiles(folder, examples, listed.remarks)
@@ -119,8 +122,10 @@ def check_complete(
     found: Mapping[str, Sequence[str]],
     total: int,
     per_class: int | None,
-    get: str,
     subset_file: Path,
+    *,
+    source: Archive | Page,
+    place: Path,
 ) -> None:
     """Raise Missing unless the folder has all images of all 1,000 classes.
 
@@ -128,8 +133,9 @@ def check_complete(
     found: class -> paths of its images.
     total: expected number of images.
     per_class: expected number of images per class, or None if the classes differ in size.
-    get: how to obtain all images.
     subset_file: the file that would declare an intended subset.
+    source: the record of all images.
+    place: where the source is expected.
     """
     counts = {wnid: len(found.get(wnid, ())) for wnid in wnids()}
     absent = [wnid for wnid, count in counts.items() if not count]
@@ -142,5 +148,10 @@ def check_complete(
         remarks.append(f"classes without images: {len(absent)}, such as {absent[0]}")
     if uneven:
         remarks.append(f"classes without {per_class}: {len(uneven)}, such as {uneven[0]} with {counts[uneven[0]]}")
-    get = f"{get}; or, if a subset is intended: touch {for_shell(subset_file)}"
-    raise MissingResource(f"all of {what} ({'; '.join(remarks)})", where=str(folder), get=get)
+    where = f"{folder} ({declares_subset(subset_file)})"
+    raise MissingResource(f"all of {what} ({'; '.join(remarks)})", where=where, source=source, place=place)
+
+
+def declares_subset(file: Path) -> str:
+    """Return the clause that says by which file images that are missing are accepted."""
+    return f"an empty file {file} declares an intended subset"

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robharness import MissingResource, UnreadableExample, UserError, for_shell
+from robharness import Archive, MissingResource, UnreadableExample, UserError
+from robharness_datasets.cifar import command_of
 from robharness_datasets.imagenet import PER_CLASS, SUBSET, check_classes, check_complete, wnids
 from robharness_datasets.listing import images_below
 
@@ -26,6 +27,21 @@ MANIFEST = "robharness.json"
 """File that `robharness export-corruptions` writes above the corruptions; a folder with it may be a subset."""
 MAX_THREADS = 8
 """Maximum number of decoding threads; PIL releases the GIL while it decodes."""
+
+
+ARCHIVES = {
+    name: Archive(
+        url=f"https://zenodo.org/records/2235448/files/{name}.tar", md5=md5, size=size, unpacked=size, into="imagenet-c"
+    )
+    for name, size, md5 in (
+        ("noise", 22_565_673_785, "e80562d7f6c3f8834afb1ecf27252745"),
+        ("blur", 7_112_704_951, "2d8e81fdd8e07fef67b9334fa635e45c"),
+        ("weather", 12_797_438_995, "33ffea4db4d93fe4a428c40a6ce0c25d"),
+        ("digital", 7_757_510_705, "89157860d7b10d5797849337ca2e5c03"),
+        ("extra", 15_789_490_144, "d492dfba5fc162d8ec2c3cd8ee672984"),
+    )
+}
+"""The published archives, of JPEGs, which no compression makes smaller. Source of size and md5: zenodo.org."""
 
 
 class ImageNetC:
@@ -90,13 +106,12 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
     """
     top = root / "imagenet-c"
     candidates = [top / archive / name, top / name]
-    get = (
-        f"curl -LO https://zenodo.org/records/2235448/files/{archive}.tar && "
-        f"mkdir -p {for_shell(top)} && tar -xf {archive}.tar -C {for_shell(top)}"
-    )
+    source = ARCHIVES[archive]
+    get = command_of(source, root)
     folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if folder is None:
-        raise MissingResource(f"ImageNet-C's {name}", where=" and ".join(map(str, candidates)), get=get)
+        where = " and ".join(map(str, candidates))
+        raise MissingResource(f"ImageNet-C's {name}", where=where, source=source, place=root)
     for severity in SEVERITIES:
         images = folder / str(severity)
         subset_files = [parent / SUBSET for parent in (images, folder, folder.parent, top)]
@@ -105,5 +120,6 @@ def open_imagenet_c(name: str, archive: str, params: None, root: Path) -> ImageN
         check_classes(images, found)
         if not is_subset:
             what = f"the images of ImageNet-C's {name} of severity {severity}"
-            check_complete(what, images, found, PER_CLASS * len(wnids()), PER_CLASS, get, top / SUBSET)
+            total = PER_CLASS * len(wnids())
+            check_complete(what, images, found, total, PER_CLASS, top / SUBSET, source=source, place=root)
     return ImageNetC(folder, get)

@@ -10,14 +10,21 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from robharness import MissingResource, UserError, for_shell
-from robharness_datasets.imagenet import SUBSET, wnids
+from robharness import Archive, MissingResource, UserError, for_shell
+from robharness_datasets.imagenet import SUBSET, declares_subset, wnids
 from robharness_datasets.images import ImageFiles
 from robharness_datasets.listing import images_below, shown
 
 TOTALS = {"imagenet-a": 7_500, "imagenet-r": 30_000}
 """Number of published images."""
-ADDRESS = "https://people.eecs.berkeley.edu/~hendrycks"
+_URL = "https://people.eecs.berkeley.edu/~hendrycks"
+ARCHIVES = {
+    "imagenet-a": Archive(
+        url=f"{_URL}/imagenet-a.tar", md5="c3e55429088dc681f30d81f4726b6595", size=687_552_512, unpacked=687_552_512
+    ),
+    "imagenet-r": Archive(url=f"{_URL}/imagenet-r.tar", md5="a61312130a589d0ca1a8fca1f2bd3337"),
+}
+"""The published archives. Source of the md5: torch-uncertainty and other libraries that download them."""
 
 
 @cache
@@ -46,8 +53,8 @@ def open_subset(name: str, root: Path, split: str) -> ImageFiles:
         )
     count = sum(map(len, images.values()))
     if found is None or (count != total and not (count and (folder / SUBSET).exists())):
-        get = f"curl -O {ADDRESS}/{name}.tar && tar -xf {name}.tar -C {for_shell(root)}"
-        get += f"; or, if a subset is intended: touch {for_shell(folder / SUBSET)}" if count else ""
-        raise MissingResource(f"the {total:,} images of {name} (there are {count:,})", where=str(folder), get=get)
+        what = f"the {total:,} images of {name} (there are {count:,})"
+        where = f"{folder} ({declares_subset(folder / SUBSET)})" if count else str(folder)
+        raise MissingResource(what, where=where, source=ARCHIVES[name], place=root)
     examples = [(f"{wnid}/{one}", numbers[wnid]) for wnid, ones in images.items() for one in ones]
     return ImageFiles(folder, examples, found.remarks)

@@ -10,13 +10,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from robharness import DatasetSpec, MissingResource, UserError, for_shell
-from robharness_datasets.imagenet import SUBSET
+from robharness import DatasetSpec, MissingResource, Page, UserError, for_shell
+from robharness_datasets.imagenet import SUBSET, declares_subset
 from robharness_datasets.videos import VideoFile, require_decoder
 
 CLASSES = 101
 COUNTS = {"test1": 3783, "test2": 3734, "test3": 3696, "train1": 9537, "train2": 9586, "train3": 9624}
 """Number of videos in each official split."""
+PAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
 URL = "https://www.crcv.ucf.edu/data/UCF101"
 
 
@@ -56,16 +57,19 @@ def open_ucf101(root: Path, split: str) -> Ucf101:
     examples = _examples(list_of_split, numbers, folder)
     if not is_subset and len(examples) != COUNTS[split]:
         raise UserError(
-            f"{list_of_split} names {len(examples):,} videos, the official list {COUNTS[split]:,}. "
-            f"Try: {_lists_command(folder)}{_or_subset(folder)}"
+            f"{list_of_split} names {len(examples):,} videos, the official list {COUNTS[split]:,}; "
+            f"{declares_subset(folder / SUBSET)}. Try: {_lists_command(folder)}"
         )
     existing = _existing_ids(videos, {id.partition("/")[0] for id, _ in examples})
     absent = [id for id, _ in examples if id not in existing]
     if absent and not (is_subset and existing):
+        where = f"{videos} ({declares_subset(folder / SUBSET)})" if existing else str(videos)
+        reason = "a RAR archive, which few programs unpack"
         raise MissingResource(
             f"{len(absent):,} of the {len(examples):,} videos of UCF101's split {split} (such as {absent[0]})",
-            where=str(videos),
-            get=f"{_videos_command(folder)}{_or_subset(folder) if existing else ''}",
+            where=where,
+            source=Page(url=PAGE, reason=reason, then=_videos_command(folder)),
+            place=videos,
         )
     return Ucf101(videos, [(id, label) for id, label in examples if id in existing])
 
@@ -97,7 +101,8 @@ def _lines(file: Path, folder: Path) -> list[str]:
     try:
         return [line for line in file.read_text(encoding="ascii").splitlines() if line.strip()]
     except FileNotFoundError:
-        raise MissingResource("the official lists of UCF101", where=str(file), get=_lists_command(folder)) from None
+        page = Page(url=PAGE, reason="the server's certificate is often not accepted", then=_lists_command(folder))
+        raise MissingResource("the official lists of UCF101", where=str(file), source=page, place=folder) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}). Try: {_lists_command(folder)}") from None
 
@@ -112,17 +117,14 @@ def _existing_ids(videos: Path, actions: set[str]) -> set[str]:
 
 
 def _videos_command(folder: Path) -> str:
-    target = for_shell(f"{folder}/")
-    return f"curl -LO {URL}/UCF101.rar && mkdir -p {target} && unrar x UCF101.rar {target}"
+    archive, target = for_shell(folder / "UCF101.rar"), for_shell(f"{folder}/")
+    return f"curl --create-dirs -fL -o {archive} {URL}/UCF101.rar && unrar x {archive} {target}"
 
 
 def _lists_command(folder: Path) -> str:
-    archive = "UCF101TrainTestSplits-RecognitionTask.zip"
-    return f"curl -LO {URL}/{archive} && unzip -o {archive} -d {for_shell(folder)}"
-
-
-def _or_subset(folder: Path) -> str:
-    return f"; or, if a subset is intended: touch {for_shell(folder / SUBSET)}"
+    name = "UCF101TrainTestSplits-RecognitionTask.zip"
+    archive = for_shell(folder / name)
+    return f"curl --create-dirs -fL -o {archive} {URL}/{name} && unzip -o {archive} -d {for_shell(folder)}"
 
 
 SPEC = DatasetSpec(
@@ -132,6 +134,7 @@ SPEC = DatasetSpec(
     splits=tuple(COUNTS),
     open=open_ucf101,
     kind="video",
+    examples=COUNTS,
     licence="none stated; for research, with a citation",
     paper="https://arxiv.org/abs/1212.0402",
 )

@@ -150,5 +150,4 @@ def _published(zoo: Zoo, name: str, row: dict[str, Any]) -> Published:
 
 def _file(folder: str, file: str, id: str) -> File:
     # RobustBench also downloads with gdown; its own function is unusable here, since a plain import of it fails.
-    target = f'"${{ROBHARNESS_DATA:-data}}/{folder}"'
-    return File(path=f"{folder}/{file}", get=f"mkdir -p {target} && gdown {id} -O {target}/{file}")
+    return File(path=f"{folder}/{file}", get=f"mkdir -p {{folder}} && gdown {id} -O {{path}}")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robharness import Download, File, InputSpec, ModelSpec, Preprocessing, hookimpl
+from robharness import Conversion, Download, File, InputSpec, ModelSpec, Preprocessing, hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
 
 _ZIPS = "https://storage.googleapis.com/simclr-gcs/checkpoints"
-_V1 = "https://github.com/tonylins/simclr-converter"
-_V2 = "https://github.com/Separius/SimCLRv2-Pytorch"
+_V2 = "https://storage.googleapis.com/simclr-checkpoints/simclrv2/pretrained"
+_V2_FILES = {"checkpoint": "model.ckpt-250228.index", "data": "model.ckpt-250228.data-00000-of-00001"}
+"""The files of a v2 checkpoint that hold variables. Source of the address and the names: download.py of
+Separius/SimCLRv2-Pytorch, which fetches them; these variables include the linear classifier."""
 
 # Width, top-1 of the converted checkpoint, top-1 of the original. Source: the table in tonylins/simclr-converter,
 # README.md.
@@ -71,6 +74,17 @@ def _build(depth: int, width: int, selective: bool, params: SimCLRParams, weight
     )
 
 
+def _convert(depth: int, width: int, selective: bool, sources: Mapping[str, Path], path: Path) -> None:
+    from robharness_simclr.converting import convert
+
+    convert(depth, width, selective, sources, path)
+
+
+def _converted(path: str, depth: int, width: int, selective: bool, **sources: Download) -> File:
+    convert = partial(_convert, depth, width, selective)
+    return File(path=path, origin=Conversion(sources=sources, convert=convert))
+
+
 def _spec(depth: int, width: int, selective: bool = False, **fields: Any) -> ModelSpec:
     return ModelSpec(
         labels="imagenet-1k",
@@ -85,6 +99,7 @@ def _spec(depth: int, width: int, selective: bool = False, **fields: Any) -> Mod
 def robharness_models() -> Iterator[ModelSpec]:
     for width, converted, original in _FIRST:
         name = "resnet50" + _times(width)
+        published = Download(url=f"{_ZIPS}/ResNet50_{width}x.zip")
         yield _spec(
             50,
             width,
@@ -92,7 +107,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             summary=f"SimCLR ResNet-50 {width}x, converted to PyTorch, evaluated at 256 px",
             input=InputSpec(shape=(3, 256, 256)),
             preprocessing=Preprocessing(resize=256, crop=256),
-            weights=File(path=f"weights/resnet50-{width}x.pth", get=f"convert.py of {_V1}"),
+            weights=_converted(f"weights/resnet50-{width}x.pth", 50, width, False, checkpoint=published),
             params=ConvertedParams,
             expected={"clean": converted},
             alternatives={
@@ -109,7 +124,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             summary=f"SimCLR ResNet-50 {width}x, TensorFlow's original checkpoint, 224 px",
             input=InputSpec(shape=(3, 224, 224)),
             preprocessing=Preprocessing(resize=256, crop=224, interpolation="bicubic", antialias=False),
-            weights=Download(url=f"{_ZIPS}/ResNet50_{width}x.zip"),
+            weights=published,
             params=OriginalParams,
             expected={"clean": original},
             alternatives={"padding: torch": {"padding": "torch"}},
@@ -117,6 +132,7 @@ def robharness_models() -> Iterator[ModelSpec]:
         )
     for depth, width, selective, accuracy in _SECOND:
         file = f"r{depth}_{width}x_sk{int(selective)}"
+        parts = {role: Download(url=f"{_V2}/{file}/{part}", name=f"{file}/{part}") for role, part in _V2_FILES.items()}
         yield _spec(
             depth,
             width,
@@ -125,7 +141,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             summary=f"SimCLRv2 {file}, converted to PyTorch, 224 px",
             input=InputSpec(shape=(3, 224, 224)),
             preprocessing=Preprocessing(resize=256, crop=224),
-            weights=File(path=f"weights/{file}.pth", get=f"download.py and convert.py of {_V2}"),
+            weights=_converted(f"weights/{file}.pth", depth, width, selective, **parts),
             params=SimCLRParams,
             expected={"clean": accuracy},
             alternatives={"padding: same": {"padding": "same"}},

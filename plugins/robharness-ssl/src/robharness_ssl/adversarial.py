@@ -12,7 +12,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from robharness import File, InputSpec, ModelSpec
+from robharness import File, InputSpec, ModelSpec, Page
 from robharness.specs import conventions
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ class Encoder:
 _DOWNSAMPLE = ((r"\.downsample\.conv\.", ".downsample.0."), (r"\.downsample\.bn\.", ".downsample.1."))
 """The names of shortcuts in resnet_multi_bn.py of ACL, DynACL and AdvCL, and torchvision's."""
 _NOT_STATED = "not stated"
+_DRIVE = "https://drive.google.com/file/d"
+_ON_A_DRIVE = "on a drive for browsers"
 
 # Kim-Minseon/RoCL at b6d5185. src/utils.py, `checkpoint`: {"epoch", "acc", "model", "optimizer_state", "rng_state"} of
 # the network in DistributedDataParallel, beside the projector in a file of its own. src/models/resnet.py: no
@@ -127,7 +129,7 @@ _ACL = Encoder(
     publisher="ACL",
     file=File(
         path="weights/acl-resnet18.pt",
-        get="https://drive.google.com/file/d/1d5gZgqMpXl0-RiWH6sUcBvZZXJc2OrRF/view (ACL_DS)",
+        origin=Page(url=f"{_DRIVE}/1d5gZgqMpXl0-RiWH6sUcBvZZXJc2OrRF/view", reason=f"ACL_DS, {_ON_A_DRIVE}"),
     ),
     params=Branch,
     branches=BRANCHES,
@@ -147,7 +149,7 @@ _DYNACL = Encoder(
     publisher="DynACL",
     file=File(
         path="weights/dynacl-resnet18.pt",
-        get="https://drive.google.com/file/d/1Z1TBKMzRLHyGT9ZavtBQsqnU8k9zRAxj/view (DynACL, CIFAR10)",
+        origin=Page(url=f"{_DRIVE}/1Z1TBKMzRLHyGT9ZavtBQsqnU8k9zRAxj/view", reason=f"DynACL, CIFAR10, {_ON_A_DRIVE}"),
     ),
     params=MomentumBranch,
     branches=BRANCHES,
@@ -166,7 +168,10 @@ _ADVCL = Encoder(
     publisher="AdvCL",
     file=File(
         path="weights/advcl-resnet18.pt",
-        get="https://www.dropbox.com/s/fzwg9gcf4ty5oji/AdvCL.pt?dl=0 (trained by RobustSSL_Benchmark)",
+        origin=Page(
+            url="https://www.dropbox.com/s/fzwg9gcf4ty5oji/AdvCL.pt?dl=0",
+            reason=f"trained by RobustSSL_Benchmark, {_ON_A_DRIVE}",
+        ),
     ),
     inside=(("model",), ("state_dict",), ()),
     params=ThreeBranches,
@@ -188,7 +193,10 @@ _DEACL = Encoder(
     publisher="DeACL",
     file=File(
         path="weights/deacl-resnet18.ckpt",
-        get="https://drive.google.com/file/d/1yc38miWGY57sHS6W6aY_k5t69Gt5v5fm/view (DeACL, SimCLR as the teacher)",
+        origin=Page(
+            url=f"{_DRIVE}/1yc38miWGY57sHS6W6aY_k5t69Gt5v5fm/view",
+            reason=f"DeACL, SimCLR as the teacher, {_ON_A_DRIVE}",
+        ),
     ),
     params=Stem,
     prefix="backbone.",

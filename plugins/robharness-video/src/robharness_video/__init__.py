@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robharness import Clips, Download, File, InputSpec, ModelSpec, Preprocessing, hookimpl
+from robharness import Clips, Download, File, InputSpec, ModelSpec, Page, Preprocessing, hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,7 @@ _TORCHVISION = {
     "r3d-18": ("r3d_18-b3b3357e.pth", 0.632),
 }
 _TCLR = "https://github.com/DAVEISHAN/TCLR"
-_ASK = f"ask the authors of TCLR, who trained it for the paper ({_TCLR}), and store their file at this path"
+_ASK = Page(url=_TCLR, reason="TCLR's authors, who trained the model for the paper, send the file")
 _DRIVE = "https://drive.google.com/file/d/1wGr6KsC4TcRweAGOFwmOYBPeZe0oGV7r/view"
 _TRAIN = "python train.py --run_id=ucf101"
 
@@ -88,7 +88,7 @@ class _OnUcf101:
 
     name: name of the model and stem of its file.
     clean: published accuracy, or None.
-    get: how to obtain the file.
+    origin: the page where a person gets the file.
     """
 
     name: str
@@ -96,7 +96,7 @@ class _OnUcf101:
     method: str
     paper: str
     clean: float | None = None
-    get: str = _ASK
+    origin: Page = _ASK
 
 
 # Source of clean: Table 2 of the paper; for R3D-18, the linear evaluation in TCLR's README.
@@ -107,7 +107,11 @@ _ON_UCF101 = (
         architecture="r3d-18",
         method="supervised",
         paper=_PAPER,
-        get=f"git clone {_TCLR} && (cd TCLR/linear_eval && {_TRAIN})",
+        origin=Page(
+            url=_TCLR,
+            reason="only the program that trains it",
+            then=f"git clone {_TCLR} && (cd TCLR/linear_eval && {_TRAIN})",
+        ),
     ),
     _OnUcf101(
         name="tclr-r2plus1d-18",
@@ -122,8 +126,11 @@ _ON_UCF101 = (
         method="TCLR",
         paper="https://arxiv.org/abs/2101.07974",
         clean=0.699,
-        get=f"download the backbone from {_DRIVE}, then type: git clone {_TCLR} && (cd TCLR/linear_eval && "
-        f"{_TRAIN} --linear --saved_model=FILE)",
+        origin=Page(
+            url=_DRIVE,
+            reason="the backbone; save it as backbone.pth in the working directory",
+            then=f"git clone {_TCLR} && (cd TCLR/linear_eval && {_TRAIN} --linear --saved_model=../../backbone.pth)",
+        ),
     ),
     _OnUcf101(
         name="cvrl-r2plus1d-18",
@@ -178,7 +185,7 @@ def robharness_models() -> Iterator[ModelSpec]:
             input=_INPUT,
             labels="ucf-101",
             build=partial(_build_ucf101, model.architecture),
-            weights=File(path=f"weights/{model.name}-ucf101.pth", get=model.get),
+            weights=File(path=f"weights/{model.name}-ucf101.pth", origin=model.origin),
             preprocessing=UCF101,
             params=Ucf101Params,
             features=FEATURES,
