@@ -9,6 +9,7 @@ import dataclasses
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from robharness import TrainingJob
 from robharness_contrastive import data, loop, options, params, processes
 from robharness_contrastive.objectives import FirstStage, InfoNCE
 from robharness_contrastive.options import Replacement
+from robharness_probe import heads
 
 DEADLY_STEP = 12
 NORMS = {
@@ -45,6 +47,20 @@ class Drifting(InfoNCE):
         )  # fmt: skip
 
 
+class Waiting(contrastive.Probe):
+    """A probe that ends after the second process has ended its training, if there are two."""
+
+    followed = Path()
+
+    def fit(self, task):
+        begun = time.monotonic()
+        while processes.world() > 1 and not self.followed.exists():
+            if time.monotonic() > begun + 60:
+                raise TimeoutError("the second process waits for the probe")
+            time.sleep(0.05)
+        return heads.linear(torch.zeros(task.classes, task.width), torch.zeros(task.classes))
+
+
 def small(**changed):
     return of_bars(**{"epochs": 2, "probe": None, **changed})
 
@@ -58,9 +74,12 @@ EXACT = {name: dataclasses.replace(RECIPES[name], **PRECISE)
     "simclr, accumulated": params.SimCLR(**small(accumulate=2, precision="64-true")),
 }  # fmt: skip
 """Recipes in float64, in which rounding does not hide differences. The network has BatchNorm."""
-CLOSE = {"labels of a stage": params.Encoder(
-    **small(objective=contrastive.objective("mine/drifting", Drifting, options.SupCon))
-)}  # fmt: skip
+CLOSE = {
+    "labels of a stage": params.Encoder(
+        **small(objective=contrastive.objective("mine/drifting", Drifting, options.SupCon))
+    ),
+    "long probe": params.SimCLR(**small(probe=contrastive.linear_probe("mine/waiting", Waiting))),
+}
 SCALED = params.SimCLR(**small(epochs=3, accumulate=2, precision="16-mixed", loss_scale=100.0, lr=0.003))
 """A recipe whose loss is so large that the scaler of float16 has to lower its scale in the first epochs."""
 COMBINED = dict.fromkeys(("whole", "killed"), SCALED)
@@ -70,7 +89,7 @@ def train(folder: Path, device: str, name: str) -> None:
     """Write weights and log of a training into FOLDER/NAME. The second process of the training "killed" dies once."""
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
-    died = folder / "died"
+    died, Waiting.followed = folder / "died", folder / "followed"
 
     def make_views(source, *words):
         views = data.make_views(source, *words)
@@ -90,6 +109,8 @@ def train(folder: Path, device: str, name: str) -> None:
         ),
         make_views=make_views if name == "killed" else data.make_views,
     )  # fmt: skip
+    if name == "long probe" and processes.rank() == 1:
+        Waiting.followed.touch()
 
 
 def normalised(name: str, device: str) -> dict[str, torch.Tensor]:

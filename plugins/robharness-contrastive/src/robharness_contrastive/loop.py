@@ -81,7 +81,6 @@ def train(
     run = _Run(job=job, fabric=hardware.fabric(job.device, recipe.precision), save=save, make_views=make_views)
     if not (job.folder / WEIGHTS).is_file():  # else a training was killed before its finished folder was committed
         _train(run)
-    run.fabric.barrier()
 
 
 def _train(run: _Run) -> None:

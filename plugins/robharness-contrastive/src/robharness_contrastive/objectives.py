@@ -144,7 +144,7 @@ class Objective(nn.Module):
         return encoder, self.projection
 
     def before_step(self, step: TrainingStep) -> None:
-        """Change gradients before the optimiser's step."""
+        """Change gradients before the optimiser's step, which may follow several forward passes (`accumulate`)."""
 
     def after_step(self, encoder: nn.Module) -> None:
         """Update the objective's state after the optimiser's step."""
