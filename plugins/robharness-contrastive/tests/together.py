@@ -87,6 +87,7 @@ COMBINED = dict.fromkeys(("whole", "killed"), SCALED)
 
 def train(folder: Path, device: str, name: str) -> None:
     """Write weights and log of a training into FOLDER/NAME. The second process of the training "killed" dies once."""
+    torch.backends.cudnn.allow_tf32 = False
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
     died, Waiting.followed = folder / "died", folder / "followed"
