@@ -91,8 +91,9 @@ def learned(name: str) -> dict[str, torch.Tensor]:
         for _ in range(learner.objective.views)
     ]
     labels = torch.arange(examples) % CLASSES
-    share = BATCH // shared.world()
-    own = torch.cat([torch.arange(shared.rank() * share, (shared.rank() + 1) * share), torch.arange(BATCH, examples)])
+    own = torch.cat(
+        [torch.arange(BATCH)[shared.own(BATCH)], torch.arange(BATCH, examples)[shared.own(examples - BATCH)]]
+    )
     step = TrainingStep(epoch=0, epochs=10, step=0, steps=100, batch=BATCH, seed=1, rows=own.numpy())
     if "queue" in name:
         with torch.no_grad():  # fills the queue

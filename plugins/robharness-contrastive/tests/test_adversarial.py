@@ -118,6 +118,7 @@ def step_of(learner, step):
     assert learner.objective.reserve == reserve
     loss = learner(views(reserve), torch.cat([LABELS, torch.arange(reserve) % CLASSES]), step)
     loss.value.backward()
+    learner.objective.before_step(step)
     for value in learner.parameters():
         if value.requires_grad:
             value.data -= LR * value.grad

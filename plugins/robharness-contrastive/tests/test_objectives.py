@@ -177,6 +177,11 @@ def test_mocos_keys_follow_and_queue_up():
     for name, value in objective.keys.state_dict().items():
         if name.startswith("0."):
             torch.testing.assert_close(value, keys[name] + 0.1)
+    before = objective.queue.clone()
+    learner(views(), LABELS, training_step())
+    newest = F.normalize(objective.keys(views()[1]), dim=1).detach()
+    objective.after_step(learner.encoder)
+    torch.testing.assert_close(objective.queue, torch.cat([newest, before])[:20])
 
 
 def test_simsiams_target_gets_no_gradient():

@@ -81,7 +81,7 @@ class RoCL(Objective):
         z = self._embed(encode, [first, second, moved])
         clean, spare_three = split_reserve(z[:-size], self.reserve, 2)
         if spare_three is not None:
-            spare_three = torch.cat([spare_three, spare_three[: self.reserve]])
+            spare_three = torch.cat([spare_three, spare_three.chunk(2)[0]])
         z = torch.cat([clean, z[-size:]])
         main = 2 * self.contrast.loss(z, labels, removed, views=(0, 1, 0), reserve=spare_three).mean()
         self.contrast.remember(clean)
@@ -124,7 +124,6 @@ class ACL(Objective):
 
         def loss(moved: Sequence[Tensor]) -> Tensor:
             z, spare = split_reserve(self.embed(encode, moved), self.reserve, 2)
-            spare = None if spare is None else processes.shared(spare)
             return self.adversarial.loss(z, labels, removed, reserve=spare)
 
         with dual.using(dual.ADVERSARIAL, *networks):
@@ -156,8 +155,8 @@ class ACL(Objective):
 class DynACL(ACL):
     """DynACL: ACL with weaker and weaker augmentation, and a momentum encoder. Source: Luo et al. 2023.
 
-    The momentum encoder embeds the second view and is the encoder that is kept. Its weights follow at the end of a
-    forward pass, before the optimiser's step. The weight of the adversarial stream rises while augmentation weakens.
+    The momentum encoder embeds the second view and is the encoder that is kept. Its weights follow before each step of
+    the optimiser. The weight of the adversarial stream rises while augmentation weakens.
     The code is train_DynACL.py of PKU-ML/DYNACL at 7d143db.
     """
 
@@ -168,7 +167,9 @@ class DynACL(ACL):
 
     def begin(self, encoder: nn.Module) -> None:
         """Copy the encoder and the projection to the momentum encoder."""
-        self.keys = copy.deepcopy(nn.Sequential(encoder, self.projection)).requires_grad_(False)
+        own = nn.Sequential(encoder, self.projection)
+        self.keys = copy.deepcopy(own).requires_grad_(False)
+        self._own = (own,)  # a tuple, since the encoder is no part of the objective
 
     def strength(self, epoch: int) -> float:
         return 1 - epoch // self.period * self.period / self.context.epochs
@@ -183,11 +184,13 @@ class DynACL(ACL):
 
     def forward(self, encode: nn.Module, views: Sequence[Tensor], labels: Tensor, step: TrainingStep) -> Loss:
         loss = super().forward(encode, views, labels, step)
-        with torch.no_grad():
-            own = nn.Sequential(encode, self.projection)
-            for key, value in zip(self.keys.parameters(), own.parameters(), strict=True):
-                key.lerp_(value, 1 - self.options.inertia)
         return Loss(loss.value, {**loss.notes, "weight": loss.value.new_full((), self.weight(step.epoch))})
+
+    @torch.no_grad()
+    def before_step(self, step: TrainingStep) -> None:
+        """Move the momentum encoder towards the encoder, and leave gradients as they are."""
+        for key, value in zip(self.keys.parameters(), self._own[0].parameters(), strict=True):
+            key.lerp_(value, 1 - self.options.inertia)
 
     def networks(self, encode: nn.Module) -> tuple[nn.Module, ...]:
         return encode, self.projection, self.keys

@@ -45,19 +45,20 @@ class Removed(NamedTuple):
 
 
 def split_reserve(rows: Tensor, reserve: int, parts: int = 1) -> tuple[Tensor, Tensor | None]:
-    """Split rows into those of the batch and those of the reserve, each part by part.
+    """Split rows of this process into those of the batch and those of its part R of the reserve, each part by part.
 
-    rows: (parts x (B + reserve), ...), part by part: in each, B rows of the batch and then those of the reserve, e.g.
-        the projections of all views, or the labels.
-    reserve: number of examples in the reserve, `Objective.reserve`.
+    rows: (parts x (B + R), ...), part by part: in each, B rows of the batch and then R of the reserve, e.g. the
+        projections of all views, or the labels.
+    reserve: number of examples in the reserve of all processes, `Objective.reserve`.
     parts: such as views.
 
-    Returns (parts x B, ...) and (parts x reserve, ...). The latter is None if there is no reserve.
+    Returns (parts x B, ...) and (parts x R, ...). The latter is None if there is no reserve.
     """
     if not reserve:
         return rows, None
-    each = rows.chunk(parts)
-    return torch.cat([part[:-reserve] for part in each]), torch.cat([part[-reserve:] for part in each])
+    part = processes.own(reserve)
+    each, size = rows.chunk(parts), len(rows) // parts - (part.stop - part.start)
+    return torch.cat([rows[:size] for rows in each]), torch.cat([rows[size:] for rows in each])
 
 
 class Contrast(nn.Module):
@@ -73,7 +74,8 @@ class Contrast(nn.Module):
     With `replace: oversample`, the objective says `self.reserve = contrast.reserve`. The loop then appends so many
     images to every view and to the labels, and `split_reserve` separates their projections from those of the batch.
     They are candidates and never anchors. Each part of `loss` needs projections of the reserve, `loss(..., views=(0,
-    1), reserve=z)`; a network in eval mode, as in an attack, makes its own. With `replace: queue`, `loss` takes the
+    1), reserve=z)`; a network in eval mode, as in an attack, makes its own. Processes share the reserve, as they share
+    the batch. With `replace: queue`, `loss` takes the
     rows of the queue itself, for an adversarial part those of its clean view.
 
     temperature: of the softmax over cosines.
@@ -85,7 +87,7 @@ class Contrast(nn.Module):
     views: number of views; needed for "queue".
     false_negatives: share of every anchor's negatives that are false, see `options.SimCLR`; needs removal "none".
 
-    reserve: number of images that a step needs beside its batch.
+    reserve: number of images that a step needs beside its batch, over all processes.
     """
 
     queue: Tensor
@@ -113,7 +115,8 @@ class Contrast(nn.Module):
         """Return the negatives that the anchors lose in this step. Their gradient is not used.
 
         labels: (B,) classes, which only the oracle and the notes use.
-        reserve: (R,) classes of the reserve, with which the oracle replaces negatives by those of other classes.
+        reserve: (R,) classes of this process's part of the reserve, with which the oracle replaces negatives by those
+            of other classes.
         """
         if self.removal.strategy == "none":
             return Removed(None, self._note_injected(z, labels, views), views)
@@ -127,7 +130,7 @@ class Contrast(nn.Module):
             if is_oracle:
                 mask = removal.oracle(similarity, pairs.negatives, is_same_class)
                 if reserve is not None:
-                    usable = (labels[:, None] != reserve[None]).repeat(views, 1)
+                    usable = (labels[:, None] != processes.gather(reserve, self.reserve)[None]).repeat(views, 1)
             else:
                 mask = removal.nearest(similarity, pairs.negatives, k, unit=self.removal.unit, views=views)
             rows = len(similarity)
@@ -147,7 +150,8 @@ class Contrast(nn.Module):
         removed: from `choose`, for the clean views of this batch.
         views: the clean view of which each part of z is made, e.g. (0, 1, 0) for two clean views and an adversarial
             one of the first.
-        reserve: (views x R, d) unit rows, part by part as z; needed for "oversample", and unused by others.
+        reserve: (views x R, d) unit rows of this process's part of the reserve, part by part as z; needed for
+            "oversample", and unused by others.
         """
         parts = len(views)
         similarity, pairs, is_same_class = self._pairs(z, labels, parts)
@@ -162,7 +166,8 @@ class Contrast(nn.Module):
         if self.removal.replace == "oversample":
             if reserve is None:
                 raise ValueError("`replace: oversample` needs the projections of the reserve")
-            spare, usable = reserve, removed.usable_between(views)
+            spare = torch.cat([processes.gather(part, self.reserve) for part in reserve.chunk(parts)])
+            usable = removed.usable_between(views)
         elif self.removal.replace == "queue":
             spare = torch.cat([self.queue[view] for view in views]).to(z.dtype)
             usable = (torch.arange(self.queue.shape[1], device=z.device) < self.filled)[None]

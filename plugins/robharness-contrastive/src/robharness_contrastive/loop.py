@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robharness import UserError, checkpoints
-from robharness_contrastive import artefact, data, dual, optim, probe, streaming, video
+from robharness_contrastive import artefact, data, dual, hardware, optim, probe, streaming, video
 from robharness_contrastive.artefact import CHECKPOINT, WEIGHTS, save_checkpoint
 from robharness_contrastive.data import Source, Views, seed_of
 from robharness_contrastive.neighbours import NeighbourAccuracy
@@ -30,7 +29,7 @@ from robharness_contrastive.networks import Encoder, encoder
 from robharness_contrastive.objectives import Context, FirstStage, Learner, Objective, TrainingStep
 from robharness_contrastive.options import BRANCHES
 from robharness_contrastive.params import Recipe
-from robharness_contrastive.processes import rank, world
+from robharness_contrastive.processes import of_first, own, rank, synchronised, world
 from robharness_contrastive.steps import Augmentation
 from robharness_probe.heads import Probed
 
@@ -42,8 +41,8 @@ COLLAPSE_SPREAD = 0.02
 STUCK_SHARE = 0.01
 """A loss that late in training is within this share of its start has not learned anything, see `advice_if_stuck`."""
 
-Save = Callable[[Path, int, nn.Module, torch.optim.Optimizer], None]
-"""(path, epochs done, learner, optimiser): writes a checkpoint, as `artefact.save_checkpoint` does."""
+Save = Callable[..., None]
+"""Writes a checkpoint from the arguments of `artefact.save_checkpoint`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,11 @@ class _Run:
     def recipe(self) -> Any:
         return self.job.params
 
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """The scaler of the loss under `precision: 16-mixed`, else None."""
+        return hardware.scaler(self.fabric)
+
 
 def train(
     job: TrainingJob, *, save: Save = save_checkpoint, make_views: Callable[..., Views] = data.make_views
@@ -74,10 +78,9 @@ def train(
     Raises UserError if the loss is not finite, or if the features collapse.
     """
     recipe: Any = job.params
-    run = _Run(job=job, fabric=_fabric(job.device, recipe), save=save, make_views=make_views)
+    run = _Run(job=job, fabric=hardware.fabric(job.device, recipe.precision), save=save, make_views=make_views)
     if not (job.folder / WEIGHTS).is_file():  # else a training was killed before its finished folder was committed
         _train(run)
-    run.fabric.barrier()
 
 
 def _train(run: _Run) -> None:
@@ -178,13 +181,12 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
     prefix: of the checkpoint's name, "" in the last stage.
     """
     job, recipe, fabric, stage = run.job, run.recipe, run.fabric, prefix or "encoder"
-    per_process, rest = divmod(recipe.batch, world())
-    steps_per_epoch = len(source) // recipe.batch
-    if rest or not steps_per_epoch:
+    is_even, steps_per_epoch = recipe.batch % world() == 0, len(source) // recipe.batch
+    if not is_even or not steps_per_epoch:
         examples = "videos" if recipe.is_video else "images"
         possible = min(recipe.batch, len(source)) // world() * world()
         reason = (
-            f"{world()} processes cannot share batches of {recipe.batch} {examples} equally" if rest
+            f"{world()} processes cannot share batches of {recipe.batch} {examples} equally" if not is_even
             else f"{len(source)} {examples} do not fill a batch of {recipe.batch} {examples}"
         )  # fmt: skip
         raise UserError(f"{reason}. Try: `batch: {possible}`")
@@ -201,12 +203,10 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
         source = _label_by_features(run, source, objective.first_stage)
     with torch.random.fork_rng(devices=[]):
         learner = Learner(net, objective)
-    if world() > 1 and fabric.device.type == "cuda":
-        learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
-    learner.to(fabric.device)
+    synchronised(learner, fabric.device).to(fabric.device)
     optimizer = optim.optimizer(recipe, learner)
-    path = job.folder / f"{prefix}{CHECKPOINT}"
-    done = artefact.resume(path, learner, optimizer)
+    path, scaler = job.folder / f"{prefix}{CHECKPOINT}", run.scaler
+    done = artefact.resume(path, learner, optimizer, scaler)
     if done < recipe.epochs:
         wrapped, fabric_optimizer = fabric.setup(learner, optimizer)
         views_of = functools.cache(functools.partial(_views, run, source, objective))
@@ -214,7 +214,7 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
             artefact.rewind(job.folder, stage, done)
         for epoch in range(done, recipe.epochs):
             views = views_of(objective.strength(epoch))
-            means = _epoch(run, wrapped, fabric_optimizer, source, views, epoch, steps_per_epoch, per_process)
+            means = _epoch(run, wrapped, fabric_optimizer, source, views, epoch, steps_per_epoch)
             _check(objective, means, epoch, recipe)  # before saving: a second try must not resume from a failed epoch
             if rank() == 0:
                 if run.neighbours is not None and run.neighbours.is_due(epoch + 1, recipe.epochs):
@@ -222,7 +222,7 @@ def _optimise(run: _Run, source: Source, prefix: str, first: FirstStage | None =
                 artefact.log(job.folder, {"stage": stage, "epoch": epoch + 1, **means})  # first, see `rewind`
                 if recipe.tensorboard:
                     artefact.write_tensorboard(job.folder, stage, epoch + 1, means)
-                run.save(path, epoch + 1, learner, optimizer)
+                run.save(path, epoch + 1, learner, optimizer, scaler)
     return learner
 
 
@@ -241,17 +241,16 @@ def _views(run: _Run, source: Source, objective: Objective, strength: float) -> 
 
 
 def _epoch(
-    run: _Run, learner: Any, optimizer: Any, source: Source, views: Views, epoch: int, steps: int, per_process: int
+    run: _Run, learner: Any, optimizer: Any, source: Source, views: Views, epoch: int, steps: int
 ) -> dict[str, float]:
     """Train for one pass over the examples. Returns the means of the loss and of the objective's notes."""
     recipe, fabric = run.recipe, run.fabric
     order = torch.from_numpy(np.random.default_rng([run.job.seed, 2, epoch]).permutation(len(source)))
-    own = slice(rank() * per_process, (rank() + 1) * per_process)
     objective, net = learner.module.objective, learner.module.encoder
     sums: dict[str, Tensor] = {}
     started = time.perf_counter()
     learner.train()
-    batches = [order[n * recipe.batch : (n + 1) * recipe.batch][own] for n in range(steps)]
+    batches = [order[n * recipe.batch : (n + 1) * recipe.batch][own(recipe.batch)] for n in range(steps)]
     if objective.reserve:
         batches = [torch.cat([rows, _reserve(run, objective.reserve, order, n, epoch * steps + n)])
                    for n, rows in enumerate(batches)]  # fmt: skip
@@ -262,13 +261,17 @@ def _epoch(
                 epoch=epoch, epochs=recipe.epochs, step=global_number, steps=recipe.epochs * steps, batch=recipe.batch,
                 seed=run.job.seed, rows=rows.numpy(),
             )  # fmt: skip
-            is_update = (number + 1) % recipe.accumulate == 0 or number + 1 == steps
+            first = number - number % recipe.accumulate  # of the steps whose gradients are accumulated
+            accumulated = min(recipe.accumulate, steps - first)
+            is_update = number + 1 == first + accumulated
             with fabric.no_backward_sync(learner, enabled=not is_update and world() > 1):
                 loss = learner(batch_views, source.labels[rows.to(fabric.device)], step)
-                fabric.backward(loss.value / recipe.accumulate)
+                fabric.backward(loss.value / accumulated)
             if is_update:
+                if run.scaler is not None:
+                    run.scaler.unscale_(optimizer.optimizer)
                 objective.before_step(step)
-                optim.set_rate(optimizer, optim.rate(recipe, global_number, steps))
+                optim.set_rate(optimizer, optim.rate(recipe, epoch * steps + first, steps))
                 optimizer.step()
                 optimizer.zero_grad()
                 objective.after_step(net)
@@ -280,7 +283,7 @@ def _epoch(
 
 
 def _reserve(run: _Run, count: int, order: Tensor, number: int, step: int) -> Tensor:
-    """Draw examples by seed and step from all that are not in the batch, the same in every process.
+    """Draw examples by seed and step from all that are not in the batch. Returns the part of this process.
 
     order: of the examples in this epoch.
     number: of the batch in it.
@@ -289,7 +292,7 @@ def _reserve(run: _Run, count: int, order: Tensor, number: int, step: int) -> Te
     batch = run.recipe.batch
     outside = len(order) - batch
     drawn = np.random.default_rng([run.job.seed, 5, step]).choice(outside, count, replace=False)
-    return order[torch.from_numpy(drawn + batch * (drawn >= number * batch))]
+    return order[torch.from_numpy(drawn + batch * (drawn >= number * batch))[own(count)]]
 
 
 def _mean(fabric: Fabric, value: Tensor) -> Tensor:
@@ -353,23 +356,9 @@ def _label_by_features(run: _Run, source: Source, stage: FirstStage) -> Source:
     """Train the first of two stages. Returns the examples with the labels that it makes of its features."""
     net, _ = _optimise(run, source, f"{stage.name}-", stage).trained()
     found = np.asarray(stage.labels(probe.features(net, source).cpu().numpy(), run.job.seed))
-    labels = torch.from_numpy(found).long().to(run.fabric.device)
+    labels = of_first(torch.from_numpy(found).long().to(run.fabric.device))  # devices may round features differently
     in_majority = torch.stack([torch.bincount(source.labels[labels == k]).max() for k in labels.unique()]).sum()
     if rank() == 0:
         classes, purity = len(labels.unique()), float(in_majority) / len(labels)
         artefact.log_once(run.job.folder, {"stage": "labels", "classes": classes, "purity": purity})
     return source.with_labels(labels)
-
-
-def _fabric(device: str, recipe: Recipe) -> Fabric:
-    kind, _, index = device.partition(":")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = Fabric(
-        accelerator="cuda" if kind == "cuda" else "cpu",
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if processes > 1 else [int(index)] if index else 1,
-        num_nodes=processes // int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1,
-        strategy="ddp" if processes > 1 else "auto",
-        precision=recipe.precision,
-    )
-    fabric.launch()
-    return fabric

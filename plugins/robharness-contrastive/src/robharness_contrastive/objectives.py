@@ -94,7 +94,8 @@ class Objective(nn.Module):
     context: facts about the training, see `Context`.
 
     views: number of views of an example that it compares.
-    reserve: number of training examples outside the batch that it gets beside the batch, the same in every process.
+    reserve: number of training examples outside the batch that it gets beside the batch. Processes share them, and
+        `contrast.split_reserve` separates the rows of this process.
     projection: head between the features and the loss, which the weights of the encoder keep beside it; None if none.
     head: linear classifier that it trains; None if it trains none.
     first_stage: a training before this one; None if there is none.
@@ -123,8 +124,8 @@ class Objective(nn.Module):
         """Return the loss of a batch.
 
         encode: the encoder, from views to features (B, width).
-        views: `views` tensors (B + reserve, ...) float32 in [0, 1]: those of the batch, then those of the reserve.
-        labels: (B + reserve,) int64; of this process, as the views are.
+        views: `views` tensors (B + R, ...) float32 in [0, 1]: those of the batch, then R of the reserve.
+        labels: (B + R,) int64; of this process, as the views are.
         """
         raise NotImplementedError
 
@@ -143,7 +144,7 @@ class Objective(nn.Module):
         return encoder, self.projection
 
     def before_step(self, step: TrainingStep) -> None:
-        """Change gradients before the optimiser's step."""
+        """Change gradients before the optimiser's step, which may follow several forward passes (`accumulate`)."""
 
     def after_step(self, encoder: nn.Module) -> None:
         """Update the objective's state after the optimiser's step."""
@@ -271,6 +272,7 @@ class MoCoObjective(Objective):
         self.keys: nn.Module | None = None
         self.queue: Tensor
         self.temperature, self.inertia = params.temperature, params.inertia
+        self.newest: list[Tensor] = []  # keys since the optimiser's last step, in which the queue stays the same
         size = params.queue
         self.register_buffer("queue", F.normalize(nn.init.normal_(torch.empty(size, params.projection[1])), dim=1))
         self.start, self.floor = losses.bounds(size + 2, 1, self.temperature)
@@ -284,7 +286,7 @@ class MoCoObjective(Objective):
         queries = unit(self.projection(encode(views[0])))
         with torch.no_grad():
             keys = unit(self.keys(views[1]))
-            self.newest = gather(keys)
+            self.newest.append(gather(keys))
         scores = torch.cat([(queries * keys).sum(1, keepdim=True), losses.products(queries, self.queue)], 1)
         scores = scores / self.temperature
         return Loss(scores.logsumexp(1).sub(scores[:, 0]).mean(), {"spread": spread(queries)})
@@ -295,7 +297,8 @@ class MoCoObjective(Objective):
         own = nn.Sequential(encoder, self.projection)
         for key, value in zip(self.keys.parameters(), own.parameters(), strict=True):
             key.lerp_(value, 1 - self.inertia)
-        self.queue = torch.cat([self.newest, self.queue])[: len(self.queue)]
+        self.queue = torch.cat([*self.newest, self.queue])[: len(self.queue)]
+        self.newest.clear()
 
 
 class SimSiamObjective(Objective):

@@ -51,7 +51,7 @@ class Recipe(Checked):
         never normalised. RoCL and AdvCL train without.
     epochs: passes over the examples.
     batch: images per step, over all processes. Images that do not fill an epoch's last batch are left out of the epoch.
-    accumulate: steps whose gradients are accumulated; negatives are those of one step.
+    accumulate: steps whose mean gradient makes an update; negatives and BatchNorm's statistics are those of one step.
     optimizer: "sgd", "adamw", or "lars", which scales SGD's steps layer by layer except for biases and norms, as in
         SimCLR. "lars-all" scales and decays these as well, as the code of RoCL, ACL and DynACL does.
     lr: peak learning rate.
@@ -63,7 +63,7 @@ class Recipe(Checked):
         that differ from those of the name, or of "contrastive" without one; None for the default of the data.
     probe: component with the role "probe", which trains the classifier: "lbfgs" without a `kind`. None for an encoder
         alone, which several probes may share.
-    precision: of forward and backward passes in training.
+    precision: of forward and backward passes in training. "16-mixed" scales the loss and is slow on CPUs.
     tensorboard: whether to write TensorBoard's event files.
     knn: options of the accuracy of a kNN classifier on the features after an epoch; None for no such measurement.
     stream: whether images are decoded again for every step instead of being kept in memory. None streams images that

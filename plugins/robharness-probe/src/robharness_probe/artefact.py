@@ -26,21 +26,32 @@ def finish(state: dict[str, Tensor], folder: Path) -> None:
         path.unlink()
 
 
-def save_checkpoint(path: Path, epoch: int, learner: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def save_checkpoint(
+    path: Path, epoch: int, learner: nn.Module, optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:  # fmt: skip
     """Write a checkpoint in one atomic step: a crash leaves the new file or the old one.
 
     epoch: number of epochs that are done.
+    scaler: of the loss in half precision; None if it is not scaled.
     """
+    states: dict[str, Any] = {"learner": learner, "optimizer": optimizer}
+    if scaler is not None:
+        states["scaler"] = scaler
     temporary = path.with_suffix(".writing")
     with temporary.open("wb") as file:
-        torch.save({"epoch": epoch, "learner": learner.state_dict(), "optimizer": optimizer.state_dict()}, file)
+        torch.save({"epoch": epoch, **{name: part.state_dict() for name, part in states.items()}}, file)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def resume(path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def resume(
+    path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None
+) -> int:
     """Restore the states in a checkpoint. Returns the number of epochs that are done, 0 without a checkpoint.
+
+    scaler: of the loss in half precision, as in `save_checkpoint`.
 
     Raises UserError for a file that is damaged, or that belongs to another training.
     """
@@ -53,6 +64,8 @@ def resume(path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> 
             raise TypeError("its epoch is no whole number")
         learner.load_state_dict(checkpoint["learner"])
         optimizer.load_state_dict(checkpoint["optimizer"])
+        if scaler is not None:
+            scaler.load_state_dict(checkpoint["scaler"])
     except Exception as error:  # a state that does not fit may raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is no checkpoint of this training: {reason}. Try: rm {for_shell(path)}") from error
