@@ -401,8 +401,11 @@ def test_a_forked_process_is_refused(s3):
             sender.send(str(error))
         finally:
             os._exit(0)
-    os.waitpid(process, 0)
-    assert receiver.poll(5) and "opened before this process was forked" in receiver.recv()
+    try:
+        assert receiver.poll(20) and "opened before this process was forked" in receiver.recv()
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
 def test_places_are_told_from_paths(tmp_path, monkeypatch):
