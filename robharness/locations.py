@@ -12,8 +12,6 @@ from robharness.text import printable
 
 SCHEMES = ("s3", "gs", "memory")
 """The kinds of object stores. One in "memory" lives as long as the process, for tests."""
-CACHE = "ROBHARNESS_CACHE"
-"""The environment variable with the folder of local copies of object stores."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)")
 
 
@@ -93,7 +91,9 @@ def local_folder(place: Location) -> Path:
     """
     if isinstance(place, Path):
         return place
-    cache = os.environ.get(CACHE) or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "robharness")
+    cache = os.environ.get("ROBHARNESS_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "robharness"
+    )
     endpoints = [os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")]
     server = next(filter(None, endpoints), "") if place.scheme == "s3" else ""
     digest = hashlib.sha256(f"{server} {place}".encode()).hexdigest()[:16]

@@ -256,7 +256,7 @@ def test_a_run_and_its_report_equal_those_of_a_folder(s3, suite, shell, tmp_path
     assert there.stdout == here.stdout
     reports = [shell("report", "s.json", "--store", place, "--json").stdout for place in (s3.url, "here")]
     assert reports[0].replace(s3.url, "here").count("accuracy") == reports[1].count("accuracy") > 0
-    for words in (["report", "toys"], ["report", "toys", "--details"], ["plan", "s.json"]):
+    for words in (["report", "toys"], ["report", "toys", "--intervals"], ["plan", "s.json"]):
         plugins = [] if words[1] == "toys" else None
         there, here = (shell(*words, "--store", place, plugins=plugins) for place in (s3.url, "here"))
         assert there.stdout == here.stdout != "", there.stderr
@@ -328,12 +328,23 @@ def test_a_part_in_the_bucket_is_a_file_that_others_read(s3, suite, toys, tmp_pa
 
 # --- what a user can do wrong ----------------------------------------------------------------------------------------
 
+NO_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": None,
+    "AWS_SECRET_ACCESS_KEY": None,
+    "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9",  # which on a machine of AWS has the credentials of its role
+}
+
 
 @pytest.mark.parametrize(
     ("place", "environment", "sentence"),
     [
         ("s3://absent/x", {}, "there is no bucket s3://absent. Try: aws s3 mb s3://absent --endpoint-url http://127"),
-        ("s3://bucket/x", {"AWS_ACCESS_KEY_ID": None}, "no credentials are set (AWS_"),
+        (
+            "s3://bucket/x",
+            NO_CREDENTIALS,
+            "no credentials are set (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY). Try: ex",
+        ),
+        ("s3://bucket/x", {"AWS_ACCESS_KEY_ID": None}, "no credentials are set (AWS_ACCESS_KEY_ID and"),
         (
             "s3://bucket/x",
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
@@ -390,8 +401,11 @@ def test_a_forked_process_is_refused(s3):
             sender.send(str(error))
         finally:
             os._exit(0)
-    os.waitpid(process, 0)
-    assert receiver.poll(5) and "opened before this process was forked" in receiver.recv()
+    try:
+        assert receiver.poll(20) and "opened before this process was forked" in receiver.recv()
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
 def test_places_are_told_from_paths(tmp_path, monkeypatch):

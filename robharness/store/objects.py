@@ -49,7 +49,7 @@ class ObjectFiles:
     def __init__(self, root: ObjectPath, *, is_read_only: bool = False) -> None:
         self._root, self._is_read_only = root, is_read_only
         self._bucket = _bucket(root.bucket, _settings())
-        self._copies, self._local_files = local_folder(root), FileSystem()
+        self._copies, self._local_files = local_folder(root) / "copies", FileSystem()
         self._listing: _Listing | None = None
 
     def time(self) -> float:

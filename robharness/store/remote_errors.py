@@ -21,7 +21,7 @@ _CREDENTIALS = {
     "s3": ("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "export AWS_ACCESS_KEY_ID=KEY AWS_SECRET_ACCESS_KEY=SECRET"),
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "export GOOGLE_APPLICATION_CREDENTIALS=key.json"),
 }
-_NO_CREDENTIALS = re.compile(r"169\.254\.|metadata\.google|MissingCredentials")
+_NO_CREDENTIALS = re.compile(r"latest/(api/token|meta-data)|metadata\.google|Missing (AccessKeyId|SecretAccessKey)")
 _REFUSED = re.compile(
     r"\b(401|403) |InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Unauthenticated|PermissionDenied"
 )
