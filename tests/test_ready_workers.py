@@ -158,6 +158,16 @@ def test_workers_that_have_nothing_to_do_end_in_silence(plugin, tmp_path, run_pr
     assert processes_with(mark) == []
 
 
+def test_a_process_is_kept_for_the_next_model(plugin, tmp_path, run_process):
+    path = plugin(in_build="LOG.with_name('builds').open('a').write(f'{os.getpid()}\\n')")
+    models = [{"model": "odd/net", "label": f"Net {number}"} for number in range(3)]
+    (tmp_path / "ready.yaml").write_text(yaml.safe_dump(SUITE | {"models": models}))
+    done = run_process("run", "ready.yaml", "-p", path, "--data-root", tmp_path, "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    builders = (tmp_path / "builds").read_text().split()
+    assert len(builders) == 3 and len(set(builders)) == 1
+
+
 def test_a_worker_has_the_environment_that_plugins_made(plugin, tmp_path, run_process):
     """Libraries read some variables when they are loaded, so a process that started before is not used."""
     check = "assert os.getpid() == MAIN or b'READY_FLAG=1' in Path('/proc/self/environ').read_bytes()"

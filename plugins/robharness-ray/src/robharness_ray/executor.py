@@ -55,6 +55,7 @@ class RayWorker:
         self._needs = f"{cores} cores" + (f" and {gpus:g} GPUs" if gpus else "")
         self._actor = _ACTOR.options(num_cpus=cores, num_gpus=gpus).remote(sys.path, start)
         self.events: Any = None
+        self._is_stopping = False
         self._place = self._actor.place.options(concurrency_group="control").remote()
         self._deadline: float | None = time.monotonic() + PATIENCE_SECONDS
 
@@ -65,7 +66,9 @@ class RayWorker:
         self._execute("compute", unit, prefetch)
 
     def stop(self) -> None:
-        self._actor.stop.options(concurrency_group="control").remote()
+        if not self._is_stopping:  # the engine calls it again and again
+            self._is_stopping = True
+            self._actor.stop.options(concurrency_group="control").remote()
 
     def close(self) -> None:
         """End the actor at once; it writes each outcome as a whole, or not at all."""
