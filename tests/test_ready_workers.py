@@ -160,7 +160,9 @@ def test_workers_that_have_nothing_to_do_end_in_silence(plugin, tmp_path, run_pr
 
 def test_a_process_is_kept_for_the_next_model(plugin, tmp_path, run_process):
     path = plugin(in_build="LOG.with_name('builds').open('a').write(f'{os.getpid()}\\n')")
-    models = [{"model": "odd/net", "label": f"Net {number}"} for number in range(3)]
+    models = [{"model": "odd/net", "label": f"Net {name}", "weights": f"{name}.pt"} for name in "abc"]
+    for name in "abc":
+        (tmp_path / f"{name}.pt").write_text(name)
     (tmp_path / "ready.yaml").write_text(yaml.safe_dump(SUITE | {"models": models}))
     done = run_process("run", "ready.yaml", "-p", path, "--data-root", tmp_path, "--workers", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
