@@ -397,7 +397,8 @@ def robharness_executors():
 """
 
 
-def test_devices_and_cores_of_another_machine_are_not_those_of_this_one(suite, toys, tmp_path, capsys):
+def test_devices_and_cores_of_another_machine_are_not_those_of_this_one(suite, toys, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     path = tmp_path / "far.py"
     path.write_text(FAR)
     options = {"store": tmp_path / "store", "plugins": [toys, str(path)], "device": "cuda:7,cuda:8"}
