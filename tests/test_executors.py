@@ -282,13 +282,16 @@ def test_units_and_models_are_not_blamed_for_machines_that_are_lost(suite, run, 
     """Six machines are lost, every one in the middle of a unit or of loading; two deaths would fail the cells."""
 
     class Lossy(LossyExecutor):
+        def spawn(self, plan, store, config):
+            self.every = 1 if len(self.spawned) < 6 else 100
+            self.kind = CellStarted if len(self.spawned) < 3 else ModelLoaded
+            return super().spawn(plan, store, config)
+
         def wait(self, workers):
             for worker, event in super().wait(workers):
                 yield worker, replace(event, with_machine=True) if isinstance(event, WorkerDied) else event
-            self.every = 1 if len(self.lost) < 6 else 100
-            self.kind = (CellStarted, ModelLoaded)[len(self.lost) // 3 % 2]
 
-    executor = Lossy(InProcessExecutor(), every=1)
+    executor = Lossy(InProcessExecutor())
     plan, store, summary = compute(suite(), executor, workers=1, batch_size=40)
     assert len(executor.lost) == 6 and summary.failures == []
     assert outcomes(results.load(plan, store)) == outcomes(run(suite(), "whole", batch_size=40))
@@ -338,7 +341,8 @@ def plugin(tmp_path):
 
 def test_the_executors_satisfy_the_protocol(plugin):
     registry = discover([plugin])
-    assert list(registry.executors) == ["mine/counting", "mine/broken", "mine/half", "mine/closed"]
+    mine = [name for name in registry.executors if name.startswith("mine/")]
+    assert mine == ["mine/counting", "mine/broken", "mine/half", "mine/closed"]
     for name in ("in-process", "subprocess", "mine/counting"):
         assert all(hasattr(find_executor(name, registry), attribute) for attribute in ATTRIBUTES)
 
@@ -393,7 +397,8 @@ def robharness_executors():
 """
 
 
-def test_devices_and_cores_of_another_machine_are_not_those_of_this_one(suite, toys, tmp_path, capsys):
+def test_devices_and_cores_of_another_machine_are_not_those_of_this_one(suite, toys, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     path = tmp_path / "far.py"
     path.write_text(FAR)
     options = {"store": tmp_path / "store", "plugins": [toys, str(path)], "device": "cuda:7,cuda:8"}

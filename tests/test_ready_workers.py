@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import pickle
+import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
@@ -158,27 +160,49 @@ def test_workers_that_have_nothing_to_do_end_in_silence(plugin, tmp_path, run_pr
     assert processes_with(mark) == []
 
 
+def test_a_process_is_kept_for_the_next_model(plugin, tmp_path, run_process):
+    path = plugin(in_build="LOG.with_name('builds').open('a').write(f'{os.getpid()}\\n')")
+    models = [{"model": "odd/net", "label": f"Net {name}", "weights": f"{name}.pt"} for name in "abc"]
+    for name in "abc":
+        (tmp_path / f"{name}.pt").write_text(name)
+    (tmp_path / "ready.yaml").write_text(yaml.safe_dump(SUITE | {"models": models}))
+    done = run_process("run", "ready.yaml", "-p", path, "--data-root", tmp_path, "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    builders = (tmp_path / "builds").read_text().split()
+    assert len(builders) == 3 and len(set(builders)) == 1
+
+
 def test_a_worker_has_the_environment_that_plugins_made(plugin, tmp_path, run_process):
     """Libraries read some variables when they are loaded, so a process that started before is not used."""
-    check = "assert os.getpid() == MAIN or b'READY_FLAG=1' in Path('/proc/self/environ').read_bytes()"
-    path = plugin(
-        "MAIN = int(os.environ.setdefault('READY_MAIN', str(os.getpid())))\nos.environ['READY_FLAG'] = '1'", check
-    )
+    check = "assert b'READY_FLAG=1' in Path('/proc/self/environ').read_bytes().split(bytes(1))"
+    path = plugin("os.environ['READY_FLAG'] = '1'", check)
     (tmp_path / "ready.yaml").write_text(yaml.safe_dump(SUITE))
     done = run_process("run", "ready.yaml", "-p", path, "--data-root", tmp_path, "--workers", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_process_that_died_or_was_prepared_elsewhere_is_not_used(tmp_path, monkeypatch):
-    with prepared_processes(2):
+def test_a_process_that_died_or_was_prepared_in_another_folder_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("READY_MARK", f"{os.getpid()} prepared")
+    mark = f"READY_MARK={os.environ['READY_MARK']}"
+    with prepared_processes(1):
+        [prepared] = processes_with(mark)
         monkeypatch.chdir(tmp_path)
+        process = take_process()
+        assert process.pid != prepared and processes_with(mark) == [process.pid]
+        process.kill()
+    with prepared_processes(1):
+        [prepared] = processes_with(mark)
+        os.kill(prepared, signal.SIGKILL)
+        while processes_with(mark):  # a process that has ended has no environment
+            time.sleep(0.02)
         process = take_process()
         assert process.is_current
         process.kill()
     with prepared_processes(1):
-        ready = take_process()
-        ready.kill()
-        assert not ready.is_current
+        [prepared] = processes_with(mark)
+        process = take_process()
+        assert process.pid == prepared
+        process.kill()
 
 
 @pytest.mark.parametrize(

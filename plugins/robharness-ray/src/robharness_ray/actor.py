@@ -1,4 +1,4 @@
-"""The actor that is a worker. It keeps its loaded model from unit to unit."""
+"""The class of the actor that is a worker. It keeps its loaded model from unit to unit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 if TYPE_CHECKING:
     from robharness.engine.executors import Event
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"work": 1, "control": 1})
 class WorkerActor:
-    """Executes the commands of a worker in one thread, while another one can stop it.
+    """Executes the commands of a worker in one thread; the other methods are called in another thread meanwhile.
 
     path: the folders of Python modules of the main process.
     start: a pickled StartMessage.
@@ -27,7 +24,6 @@ class WorkerActor:
         self._service: Any = None
         self._is_stopping = False
 
-    @ray.method(concurrency_group="work", num_returns="streaming")
     def execute(self, name: str, *arguments: Any) -> Iterator[Event]:
         """Yield the events of a command, "load" or "compute"."""
         if self._service is None:
@@ -38,11 +34,9 @@ class WorkerActor:
                 self._service.stop()
         yield from getattr(self._service, name)(*arguments)
 
-    @ray.method(concurrency_group="control")
     def place(self) -> None:
         """Return as soon as the actor has a place."""
 
-    @ray.method(concurrency_group="control")
     def stop(self) -> None:
         """End the current unit after its current cell."""
         self._is_stopping = True

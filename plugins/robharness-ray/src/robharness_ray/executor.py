@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,10 +30,17 @@ from robharness_ray.actor import WorkerActor
 
 POLL_SECONDS = 0.2
 """The longest wait for events, after which the main process notices Ctrl-C."""
+CONNECT_SECONDS = 5.0
+"""The longest wait for an answer from $RAY_ADDRESS."""
+HEAD = "$(hostname):6379"
+"""The address of a cluster that `ray start --head` started on this machine, for a shell."""
 PATIENCE_SECONDS = 10.0
 """The time without a place after which a worker reports that it waits."""
 GPUS = "ROBHARNESS_RAY_GPUS"
 """The environment variable of the share of a GPU that each worker gets."""
+
+
+_ACTOR = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"work": 1, "control": 1})(WorkerActor)
 
 
 class RayWorker:
@@ -44,19 +53,22 @@ class RayWorker:
         start = pickle.dumps(StartMessage.of(plan, store, config))
         cores, gpus = _cores(config), _gpus(config)
         self._needs = f"{cores} cores" + (f" and {gpus:g} GPUs" if gpus else "")
-        self._actor = WorkerActor.options(num_cpus=cores, num_gpus=gpus).remote(sys.path, start)
+        self._actor = _ACTOR.options(num_cpus=cores, num_gpus=gpus).remote(sys.path, start)
         self.events: Any = None
-        self._place = self._actor.place.remote()
+        self._is_stopping = False
+        self._place = self._actor.place.options(concurrency_group="control").remote()
         self._deadline: float | None = time.monotonic() + PATIENCE_SECONDS
 
     def load(self, label: str) -> None:
-        self.events = self._actor.execute.remote("load", label)
+        self._execute("load", label)
 
     def compute(self, unit: Unit, prefetch: Unit | None) -> None:
-        self.events = self._actor.execute.remote("compute", unit, prefetch)
+        self._execute("compute", unit, prefetch)
 
     def stop(self) -> None:
-        self._actor.stop.remote()
+        if not self._is_stopping:  # the engine calls it again and again
+            self._is_stopping = True
+            self._actor.stop.options(concurrency_group="control").remote()
 
     def close(self) -> None:
         """End the actor at once; it writes each outcome as a whole, or not at all."""
@@ -80,6 +92,10 @@ class RayWorker:
             return _death(error)
         except (RayError, StopIteration) as error:
             return WorkerFailed(error=str(error) or "the actor sent no last event", is_bug=True)
+
+    def _execute(self, *command: Any) -> None:
+        options = {"num_returns": "streaming", "concurrency_group": "work"}
+        self.events = self._actor.execute.options(**options).remote(*command)
 
 
 class RayExecutor:
@@ -108,17 +124,27 @@ class RayExecutor:
 
 
 def _connect() -> None:
-    """Connect to a cluster, or start Ray on this machine, unless this process is connected already."""
+    """Connect to a cluster, or start Ray on this machine, unless this process is connected already.
+
+    Raises UserError if that fails. Ray itself would look for a cluster that is not there for two minutes.
+    """
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    if "://" in address:
+        raise UserError(f"RAY_ADDRESS is {address}, and workers need HOST:PORT. Try: export RAY_ADDRESS={HEAD}")
     try:
-        ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        address = os.environ.get("RAY_ADDRESS")
-        where = f"there is no Ray cluster at {address}" if address else "Ray cannot be started"
-        hint = "unset RAY_ADDRESS, or: ray start --head" if address else "ray stop, then the same command"
-        raise UserError(f"{where}: {str(error).splitlines()[0]}. Try: {hint}") from None
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        why = text.splitlines()[0].partition(". ")[0]
+        if address:
+            raise UserError(f"there is no Ray cluster at {address} ({why}). Try: unset RAY_ADDRESS") from None
+        raise UserError(f"Ray cannot be started on this machine: {why}. Try: ray stop") from None
 
 
 def _cores(config: WorkerConfig) -> int:
