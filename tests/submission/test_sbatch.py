@@ -195,6 +195,9 @@ def test_the_work_of_a_job_is_counted_in_passes_and_a_throttle_makes_jobs_wait(s
     assert [job["work"] for job in record["jobs"]] == [6 * passes, 10 * passes, 10 * passes, 10 * passes]
     left = [part["seconds_left"] for part in facts["shards"]]
     assert facts["seconds_left"] == pytest.approx(sum(left) / 2) and sum(left) / 2 > max(left)
+    slurm.says("squeue", "101_0|RUNNING|None\n")  # which leaves work that no job does
+    shown = shell("status", path).stdout
+    assert "; shards: 1 running, 3 failed; time left: " in shown and shown.endswith(" s of computation by one worker\n")
 
 
 def test_no_time_is_said_to_be_left_while_a_training_is_to_end(shell, slurm, write, tmp_path):
