@@ -9,7 +9,8 @@ PIP := $(BIN)/pip --disable-pip-version-check
 DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plugins/robharness-corruptions[reference]
 # What the tests run with, and what they compare with.
 TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
-  scipy statsmodels duckdb pandas jsonschema check-jsonschema lxml junitparser safetensors playwright nbconvert ipykernel
+  scipy statsmodels duckdb pandas jsonschema check-jsonschema lxml junitparser safetensors playwright nbconvert ipykernel \
+  submitit
 PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
 # MLflow has a folder of its own, since a peer pins an old release of a package that MLflow needs a newer one of.
 # So has adv-lib, without its requirement visdom: it draws plots, and cannot be built with setuptools 81 or newer.

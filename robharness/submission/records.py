@@ -115,9 +115,13 @@ class StoredSubmission:
 def new_submission(store: StoreFolder, content: Submission) -> StoredSubmission:
     """Write the record of a submission that has no jobs yet, into a folder of its own. Raises StoreError."""
     stamp = datetime.fromtimestamp(store.files.time(), UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = store.root / FOLDER / f"{stamp}-{uuid4().hex[:6]}"
+    folder = _root(store) / f"{stamp}-{uuid4().hex[:6]}"
     store.write_json(folder / FILE, asdict(content))
     return StoredSubmission(folder=folder, content=content)
+
+
+def _root(store: StoreFolder) -> Path:
+    return Path(str(store.root)) / FOLDER
 
 
 def parse(content: bytes) -> Submission:
@@ -152,8 +156,8 @@ def _adapter() -> TypeAdapter[Submission]:
 def submissions(store: StoreFolder) -> list[StoredSubmission]:
     """List the submissions of a store, the latest first. Those that cannot be read are left out, with a finding."""
     found = []
-    for name in store.names(store.root / FOLDER):
-        path = store.root / FOLDER / name / FILE
+    for name in store.names(_root(store)):
+        path = _root(store) / name / FILE
         try:
             found.append(StoredSubmission(folder=path.parent, content=parse(read_regular(path, LARGEST_RECORD))))
         except FileNotFoundError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from robharness.errors import UserError
 from robharness.planning.cells import span_of
+from robharness.planning.commands import DEFAULT_STORE
 from robharness.session import Session
 from robharness.store.folder import StoreFolder
 from robharness.submission import records
@@ -61,8 +62,11 @@ class Sent:
 
 
 def home(store: StoreFolder) -> StoreFolder:
-    """Return the folder that holds the submissions of a store."""
-    return StoreFolder(str(store), store.files)
+    """Return the folder that holds the submissions of a store: of one that is no folder, the default one here.
+
+    Logs and the files of jobs need a file system that all machines see.
+    """
+    return StoreFolder(DEFAULT_STORE if "://" in str(store) else str(store))
 
 
 def send(session: Session, request: Request, cluster: Cluster) -> Sent:
