@@ -164,7 +164,7 @@ def submissions(store: StoreFolder) -> list[StoredSubmission]:
             continue
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            store.add_damage(path, reason, "its jobs are not known, and their work may be done twice")
+            store.add_damage(path, reason, "its jobs are not known, so that its work may be done twice")
     return sorted(found, key=lambda each: (each.content.moment, each.folder.name), reverse=True)
 
 

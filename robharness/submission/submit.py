@@ -64,9 +64,11 @@ class Sent:
 def home(store: StoreFolder) -> StoreFolder:
     """Return the folder that holds the submissions of a store: of one that is no folder, the default one here.
 
-    Logs and the files of jobs need a file system that all machines see.
+    Logs and the files of jobs need a file system that all machines see. Its findings are those of the store.
     """
-    return StoreFolder(DEFAULT_STORE if "://" in str(store) else str(store))
+    found = StoreFolder(DEFAULT_STORE if "://" in str(store) else str(store))
+    found.findings = store.findings
+    return found
 
 
 def send(session: Session, request: Request, cluster: Cluster) -> Sent:

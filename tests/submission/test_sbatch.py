@@ -147,6 +147,19 @@ def test_other_values_of_the_suite_are_other_jobs(shell, slurm, suite, write):
     assert "sent shards 1, 2 of 2" in submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
 
 
+def test_a_damaged_record_is_named_and_its_work_is_sent_again(shell, slurm, suite, write):
+    path = write(suite())
+    submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
+    slurm.says("squeue", "101_0|RUNNING|None\n101_1|RUNNING|None\n")
+    record = Path(json.loads(shell("status", path, "--json").stdout)["submission"]) / "submission.json"
+    record.write_text(record.read_text()[:100])
+    shown = f".robharness/submissions/{record.parent.name}/submission.json is damaged (it is not JSON"
+    for words in (["status", path], ["submit", path, "--jobs", 2, "--slurm", "time=60"]):
+        done = shell(*words)
+        assert f"warning: {shown}" in done.stderr and "its work may be done twice" in done.stderr
+    assert done.stdout.startswith("sent shards 1, 2 of 2, jobs 102_0, 102_1\n")
+
+
 def test_the_time_left_is_that_of_earlier_runs_until_the_jobs_make_progress(shell, slurm, suite, write):
     path = write(suite())
     assert shell("run", path, "--shard", "1/2").returncode == 0
