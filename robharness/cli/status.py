@@ -37,7 +37,7 @@ def command(session: Session, as_json: bool) -> int:
         echo_json(as_data(found, session))
     else:
         _show(found, session)
-    session.show_findings(session.store.findings)
+    show_findings(session)
     return ExitCode.FINE if found.is_complete else ExitCode.INCOMPLETE
 
 
@@ -134,6 +134,12 @@ def _time(found: SuiteStatus) -> str:
     if found.seconds_of_work is not None:
         return f"; time left: {duration(found.seconds_of_work)} of computation by one worker"
     return "; time left: unknown"
+
+
+def show_findings(session: Session) -> None:
+    """Print the findings about the store, such as damaged records of submissions, on standard error."""
+    for found in session.store.findings:
+        echo(f"{found.severity}: {found}", err=True)
 
 
 def next_command(found: SuiteStatus, session: Session) -> str:

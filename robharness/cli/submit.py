@@ -10,6 +10,7 @@ import click
 
 from robharness.cli import options
 from robharness.cli.output import echo, echo_json
+from robharness.cli.status import show_findings
 from robharness.errors import ExitCode, UserError
 from robharness.text import counted
 
@@ -73,7 +74,7 @@ def command(
     )
     kind = Slurm if cluster == "slurm" else Local
     sent = send(session, request, kind(options=job_options, gpus=1 if gpus else 0))
-    session.show_findings(session.store.findings)
+    show_findings(session)
     if as_json:
         echo_json(_facts(sent))
     else:

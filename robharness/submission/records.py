@@ -116,9 +116,13 @@ class StoredSubmission:
 def new_submission(store: StoreFolder, content: Submission) -> StoredSubmission:
     """Write the record of a submission that has no jobs yet, into a folder of its own. Raises StoreError."""
     stamp = datetime.fromtimestamp(store.files.time(), UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = local_folder(store.root) / FOLDER / f"{stamp}-{uuid4().hex[:6]}"
+    folder = _root(store) / f"{stamp}-{uuid4().hex[:6]}"
     store.write_json(folder / FILE, asdict(content))
     return StoredSubmission(folder=folder, content=content)
+
+
+def _root(store: StoreFolder) -> Path:
+    return Path(str(store.root)) / FOLDER
 
 
 def parse(content: bytes) -> Submission:
@@ -153,16 +157,15 @@ def _adapter() -> TypeAdapter[Submission]:
 def submissions(store: StoreFolder) -> list[StoredSubmission]:
     """List the submissions of a store, the latest first. Those that cannot be read are left out, with a finding."""
     found = []
-    root = local_folder(store.root) / FOLDER
-    for name in store.names(root):
-        path = root / name / FILE
+    for name in store.names(_root(store)):
+        path = _root(store) / name / FILE
         try:
             found.append(StoredSubmission(folder=path.parent, content=parse(read_regular(path, LARGEST_RECORD))))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            store.add_damage(path, reason, "its jobs are not known, and their work may be done twice")
+            store.add_damage(path, reason, "its jobs are not known, so that its work may be done twice")
     return sorted(found, key=lambda each: (each.content.moment, each.folder.name), reverse=True)
 
 

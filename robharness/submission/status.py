@@ -107,7 +107,7 @@ def status_of(plan: Plan, store: Store) -> SuiteStatus:
         cells=len(plan.cells) + len(plan.pending_cells),
         complete_cells=missing.complete_cells,
         parts=tuple(parts),
-        seconds_left=_seconds_left(parts, plan, known[0].content.throttle if known else None),
+        seconds_left=_seconds_left(parts, known[0].content.throttle if known else None),
         seconds_of_work=seconds_of(missing.by_model(whole), speeds),
         is_covered=not missing.without(active_spans(known, states)).outcomes(whole),
         submission=known[0] if known else None,
@@ -116,11 +116,11 @@ def status_of(plan: Plan, store: Store) -> SuiteStatus:
     )
 
 
-def _seconds_left(parts: Sequence[PartStatus], plan: Plan, throttle: int | None) -> float | None:
-    """Return the time of the part that ends last; None if a part has no estimate, or a training is still to end."""
+def _seconds_left(parts: Sequence[PartStatus], throttle: int | None) -> float | None:
+    """Return the time of the part that ends last; None if a part has no estimate, as a training has none."""
     active = [part for part in parts if part.state in ("running", "pending")]
     left = [part.seconds_left for part in active]
-    if not active or plan.pending_cells or any(seconds is None for seconds in left):
+    if not active or any(seconds is None for seconds in left):
         return None
     every = [seconds for seconds in left if seconds is not None]
     return max(*every, sum(every) / throttle if throttle else 0.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from robharness.errors import UserError
 from robharness.locations import local_folder
 from robharness.planning.cells import span_of
+from robharness.planning.commands import DEFAULT_STORE
 from robharness.session import Session
 from robharness.store.folder import StoreFolder
 from robharness.submission import records
@@ -62,10 +63,13 @@ class Sent:
 
 
 def home(store: StoreFolder) -> StoreFolder:
-    """Return the folder of this machine that holds the submissions of a store: their logs are no objects."""
-    if isinstance(store.root, Path):
-        return StoreFolder(str(store), store.files)
-    return StoreFolder(local_folder(store.root))
+    """Return the folder that holds the submissions of a store: of one that is no folder, the default one here.
+
+    Logs and the files of jobs need a file system that all machines see. Its findings are those of the store.
+    """
+    found = StoreFolder(str(store) if isinstance(store.root, Path) else DEFAULT_STORE)
+    found.findings = store.findings
+    return found
 
 
 def send(session: Session, request: Request, cluster: Cluster) -> Sent:

@@ -3,6 +3,7 @@
 import os
 import signal
 from datetime import datetime
+from pathlib import Path
 
 from robharness import api
 from robharness.store import Store
@@ -48,11 +49,13 @@ def test_jobs_store_what_one_run_does_and_run_no_more_at_once_than_allowed(jobs,
 def test_killed_jobs_are_named_and_only_their_shards_are_sent_again(jobs, suite, write, tmp_path, toys):
     """Of shard 2 the command is killed, of shard 3 the process of its job, with which the command dies."""
     path = write(slow(suite))
-    jobs("submit", path, "--jobs", 3, *LOCAL, TOYS_SLOW=600)
+    jobs("submit", path, "--gpus", 3, "--device", "cpu", *LOCAL, TOYS_SLOW=600)
     log = tmp_path / "log"
     jobs.until(lambda: log.exists() and len(log.read_text().splitlines()) == 3)
     pids = {index: jobs.state(f"shard-{index}-of-3")["pid"] for index in (2, 3)}
     commands = {index: children(pid)[0] for index, pid in pids.items()}
+    gpus = [Path(f"/proc/{pid}/environ").read_bytes().partition(b"CUDA_VISIBLE_DEVICES=")[2] for pid in pids.values()]
+    assert [text.partition(b"\0")[0] for text in gpus] == [b"1", b"2"]
     os.kill(commands[2], signal.SIGKILL)
     os.kill(pids[3], signal.SIGKILL)
     jobs.until(lambda: jobs.state("shard-2-of-3")["state"] == "ended")
@@ -64,7 +67,7 @@ def test_killed_jobs_are_named_and_only_their_shards_are_sent_again(jobs, suite,
     assert parts["2/3"]["reason"] == "killed by SIGKILL, perhaps for lack of memory"
     assert parts["3/3"]["reason"] == "killed, perhaps for lack of memory"
     assert facts["covered"] is False
-    assert facts["next"] == f"robharness submit {path} --jobs 3 --cluster local -p {TOYS} -p {LEARNER}"
+    assert facts["next"] == f"robharness submit {path} --gpus 3 --device cpu --cluster local -p {TOYS} -p {LEARNER}"
     shown = jobs("status", path)
     assert shown.returncode == 3
     assert f"2/3 failed; log: {parts['2/3']['log'].removeprefix(f'{tmp_path}/')}" in shown.stdout

@@ -147,6 +147,19 @@ def test_other_values_of_the_suite_are_other_jobs(shell, slurm, suite, write):
     assert "sent shards 1, 2 of 2" in submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
 
 
+def test_a_damaged_record_is_named_and_its_work_is_sent_again(shell, slurm, suite, write):
+    path = write(suite())
+    submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
+    slurm.says("squeue", "101_0|RUNNING|None\n101_1|RUNNING|None\n")
+    record = Path(json.loads(shell("status", path, "--json").stdout)["submission"]) / "submission.json"
+    record.write_text(record.read_text()[:100])
+    shown = f".robharness/submissions/{record.parent.name}/submission.json is damaged (it is not JSON"
+    for words in (["status", path], ["submit", path, "--jobs", 2, "--slurm", "time=60"]):
+        done = shell(*words)
+        assert f"warning: {shown}" in done.stderr and "its work may be done twice" in done.stderr
+    assert done.stdout.startswith("sent shards 1, 2 of 2, jobs 102_0, 102_1\n")
+
+
 def test_the_time_left_is_that_of_earlier_runs_until_the_jobs_make_progress(shell, slurm, suite, write):
     path = write(suite())
     assert shell("run", path, "--shard", "1/2").returncode == 0
@@ -195,6 +208,9 @@ def test_the_work_of_a_job_is_counted_in_passes_and_a_throttle_makes_jobs_wait(s
     assert [job["work"] for job in record["jobs"]] == [6 * passes, 10 * passes, 10 * passes, 10 * passes]
     left = [part["seconds_left"] for part in facts["shards"]]
     assert facts["seconds_left"] == pytest.approx(sum(left) / 2) and sum(left) / 2 > max(left)
+    slurm.says("squeue", "101_0|RUNNING|None\n")  # which leaves work that no job does
+    shown = shell("status", path).stdout
+    assert "; shards: 1 running, 3 failed; time left: " in shown and shown.endswith(" s of computation by one worker\n")
 
 
 def test_no_time_is_said_to_be_left_while_a_training_is_to_end(shell, slurm, write, tmp_path):
