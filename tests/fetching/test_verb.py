@@ -12,6 +12,9 @@ import pytest
 import yaml
 
 import robharness
+from robharness.engine.listeners import Silent
+from robharness.fetching.fetch import Fetcher
+from robharness.fetching.needs import needs
 
 LIBRARY = str(Path(__file__).with_name("library.py"))
 
@@ -53,7 +56,7 @@ def files_below(folder):
 
 
 FILES = {"weights/net.bin", "weights/originals/original.bin", "weights/converted.bin", "pixels/test.npy",
-         "pixels/readme", "weather/rain/rain.npy", "fetched.jsonl"}  # fmt: skip
+         "pixels/readme", "weather/rain/rain.npy", "weather/rain/hail.npy", "fetched.jsonl"}  # fmt: skip
 
 
 def visible(folder):
@@ -125,7 +128,7 @@ def test_the_list_has_sizes_and_fetches_nothing(served, shell, tmp_path):
         "rain.zip": len(library.RAIN),
     }  # fmt: skip
     offline = shell("fetch", "s.yaml", "--list", LIBRARY="http://127.0.0.1:1").stdout
-    assert "pixels.tar.gz   unknown   " in offline and "rain.zip   1.0 kB" in offline
+    assert "pixels.tar.gz   unknown   " in offline and "rain.zip   2.0 kB" in offline
 
 
 @pytest.mark.parametrize("kind", ["address", "folder"])
@@ -193,8 +196,29 @@ def test_a_conversion_that_fails_names_its_reason_and_leaves_no_file(served, she
     assert "cannot be converted: RuntimeError: the original has another form" in found.stderr
     assert not (tmp_path / "data/weights/converted.bin").exists()
     served.sent.clear()
+    listed = shell("fetch", "s.yaml", "--list").stdout
+    assert listed == "the weights of library/converted: to be converted from files that are there\n"
     assert shell("fetch", "s.yaml").returncode == 0
     assert not served.sent
+
+
+def test_what_one_archive_has_is_listed_and_fetched_once(served, shell, tmp_path):
+    write(tmp_path, corruptions=[{"corruption": f"library/{name}", "severity": [1]} for name in ("rain", "hail")])
+    facts = json.loads(shell("fetch", "s.yaml", "--list", "--json").stdout)
+    assert [row["what"] for row in facts].count("the rain") == len(facts) - 3 == 1
+    assert shell("fetch", "s.yaml").returncode == 0
+    assert served.sent["rain.zip"] == len(library.RAIN)
+
+
+def test_what_another_process_has_fetched_since_the_plan_is_not_fetched_again(served, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    todo = needs(robharness.plan("s.yaml", plugins=[LIBRARY]))
+    assert len(todo) == 4
+    first = list(Fetcher(tmp_path / "data", Silent()).fetch(todo))
+    assert not any(each.error or each.is_elsewhere for each in first)
+    served.sent.clear()
+    second = list(Fetcher(tmp_path / "data", Silent()).fetch(todo))
+    assert all(each.is_elsewhere for each in second) and not served.sent
 
 
 # --- space, processes, kills ------------------------------------------------------------------------------------------
