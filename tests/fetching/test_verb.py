@@ -161,7 +161,7 @@ def test_a_mirror_with_another_file_is_refused_and_the_rest_is_fetched(served, s
     assert "the weights of library/net: " in lines[0] and "is another file" in lines[0]
     assert "originals/original.bin: the server answers 404" in lines[1]
     assert "the rain: rain.zip cannot be unpacked" in lines[2]
-    assert lines[3].startswith(f"What has come is kept. Try: robharness fetch s.yaml -p {LIBRARY}")
+    assert lines[3] == f"What has come is kept. Try: robharness fetch s.yaml --from {served.url} -p {LIBRARY}"
     assert visible(tmp_path / "data") == {"pixels/test.npy", "pixels/readme", "fetched.jsonl"}
     served.serve("rain.zip", library.RAIN)
     served.serve("net.bin", library.WEIGHTS)
@@ -224,18 +224,34 @@ def test_what_another_process_has_fetched_since_the_plan_is_not_fetched_again(se
 # --- space, processes, kills ------------------------------------------------------------------------------------------
 
 
-def test_too_little_space_is_found_before_the_first_byte(served, shell, tmp_path):
-    small = tmp_path / "data"
-    small.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "x", small]).returncode:
+@pytest.fixture
+def small(tmp_path):
+    """The data root as a disk of 8 KiB."""
+    path = tmp_path / "data"
+    path.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "x", path]).returncode:
         pytest.skip("needs the right to mount a small disk")
-    try:
-        found = shell("fetch", "s.yaml")
-        assert found.returncode == 2
-        assert "the files need " in found.stderr and "of free space. Try: df -h " in found.stderr
-        assert not any(small.iterdir()) and not served.sent
-    finally:
-        subprocess.run(["umount", small], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_too_little_space_is_found_before_the_first_byte(served, shell, small):
+    found = shell("fetch", "s.yaml")
+    assert found.returncode == 2
+    assert "the files need " in found.stderr and "of free space. Try: df -h " in found.stderr
+    assert not any(small.iterdir()) and not served.sent
+
+
+def test_a_disk_that_becomes_full_keeps_what_came(served, shell, small, tmp_path):
+    """No server and no record says how large the file is, so that the space cannot be checked before."""
+    served.serve("net.bin", os.urandom(20_000), length="")
+    write(tmp_path, data={"name": "library/closed", "split": "test"}, models=[{"model": "library/undigested"}],
+          corruptions=[])  # fmt: skip
+    found = shell("fetch", "s.yaml")
+    assert found.returncode == 2
+    assert "cannot be written: No space left on device; what was downloaded is kept. Try: df -h " in found.stderr
+    assert {path.name for path in small.glob(".fetching/*/*")} == {"part", "part.json"}
+    assert not (small / "weights").exists()
 
 
 def started(start_process, tmp_path, server, *words):
