@@ -153,19 +153,22 @@ def fetched_plan(planned: Plan, listener: RunListener, *, mirror: str | None = N
 
     shown = listener if isinstance(listener, FetchListener) else Silent()
     planned, found = fetch_missing(planned, Fetcher(planned.data_root, shown, mirror=mirror))
-    require_fetched(found, planned)
+    require_fetched(found, planned.command("fetch"))
     for each in found:
         listener.message(f"fetched {each.need.what}")
     return planned
 
 
-def require_fetched(found: Iterable[Fetched], planned: Plan) -> None:
-    """Raise a FetchError for what could not be fetched, if there is anything."""
+def require_fetched(found: Iterable[Fetched], command: str) -> None:
+    """Raise a FetchError for what could not be fetched, if there is anything.
+
+    command: the command line that tries again.
+    """
     failed = [f"{each.need.what}: {each.error}" for each in found if each.error]
     if failed:
         heading = f"{counted(len(failed), 'resource', 'resources')} could not be fetched:"
         error = FetchError(*indented([heading, *failed]))
-        error.add_note(f"What has come is kept. Try: {planned.command('fetch')}")
+        error.add_note(f"What has come is kept. Try: {command}")
         raise error
 
 

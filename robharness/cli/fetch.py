@@ -43,6 +43,7 @@ def command(session: Session, only_list: bool, mirror: str | None, as_json: bool
     Exit codes: 0 nothing is missing, 2 usage error, or something is left that a person has to get, 3 a file could not
     be fetched, 130 stopped by Ctrl-C.
     """
+    from robharness.cli.computing import same_command
     from robharness.errors import ExitCode
     from robharness.fetching.fetch import Fetcher, fetch_missing
     from robharness.fetching.needs import needs
@@ -57,7 +58,7 @@ def command(session: Session, only_list: bool, mirror: str | None, as_json: bool
         echo_json([_facts(each.need, fetcher, {}) | _outcome(each) for each in found])
     else:
         _show(found)
-    require_fetched(found, planned)
+    require_fetched(found, same_command())
     require(planned)
     _show_complete(planned, session)
     return ExitCode.FINE

@@ -150,7 +150,7 @@ class ProgressDisplay:
                 self._bar = Progress(*columns, console=self.console, transient=True)
                 self._bar.start()
                 self._bar.add_task(printable(name), total=total, completed=done)
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total, description=printable(name))
         elif self.style == "plain" and time.monotonic() - self._last >= PLAIN_SECONDS:
             self._last = time.monotonic()
             self.message(f"{name}: {decimal(done)}{'' if total is None else f' of {decimal(total)}'}")

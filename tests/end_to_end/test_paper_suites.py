@@ -97,7 +97,7 @@ def test_missing_data_and_weights_are_reported_before_the_run(shell, tmp_path, n
     document = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
     for model in document["models"]:
         assert f"the weights of {model['model']}" in done.stderr
-    assert "To get it: " in done.stderr
+    assert "To get it: " in done.stderr or "Published at " in done.stderr
 
 
 # --- on miniatures ---

@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def zipped(files):
 
 
 PIXELS = tarred({"pixels/test.npy": saved(IMAGES), "pixels/readme": b"test images"})
-RAIN = zipped({"rain/rain.npy": saved(IMAGES // 2)})
+RAIN = zipped({"rain/rain.npy": saved(IMAGES // 2), "rain/hail.npy": saved(IMAGES // 3)})
 SERVED = {"net.bin": WEIGHTS, "original.bin": WEIGHTS[::-1], "pixels.tar.gz": PIXELS, "rain.zip": RAIN}
 """All files that a server has to have."""
 
@@ -108,10 +109,10 @@ class Rain:
         return torch.from_numpy(self._images[[int(id) for id in batch.ids]])
 
 
-def open_rain(params, root):
-    file = root / "weather" / "rain" / "rain.npy"
+def open_rain(name, params, root):
+    file = root / "weather" / "rain" / f"{name}.npy"
     if not file.is_file():
-        raise MissingResource("the rain", where=str(file), source=OF_RAIN, place=root)
+        raise MissingResource(f"the {name}", where=str(file), source=OF_RAIN, place=root)
     return Rain(np.load(file))
 
 
@@ -153,5 +154,6 @@ def robharness_datasets():
 
 @hookimpl
 def robharness_corruptions():
-    yield CorruptionSpec(name="rain", summary="Rain", group="weather", open=open_rain, canvas=SIDE, randomness="none",
-                         severities=(1,))  # fmt: skip
+    for name in ("rain", "hail"):
+        yield CorruptionSpec(name=name, summary=name, group="weather", open=partial(open_rain, name), canvas=SIDE,
+                             randomness="none", severities=(1,))  # fmt: skip

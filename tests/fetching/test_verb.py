@@ -12,6 +12,9 @@ import pytest
 import yaml
 
 import robharness
+from robharness.engine.listeners import Silent
+from robharness.fetching.fetch import Fetcher
+from robharness.fetching.needs import needs
 
 LIBRARY = str(Path(__file__).with_name("library.py"))
 
@@ -53,7 +56,7 @@ def files_below(folder):
 
 
 FILES = {"weights/net.bin", "weights/originals/original.bin", "weights/converted.bin", "pixels/test.npy",
-         "pixels/readme", "weather/rain/rain.npy", "fetched.jsonl"}  # fmt: skip
+         "pixels/readme", "weather/rain/rain.npy", "weather/rain/hail.npy", "fetched.jsonl"}  # fmt: skip
 
 
 def visible(folder):
@@ -125,7 +128,7 @@ def test_the_list_has_sizes_and_fetches_nothing(served, shell, tmp_path):
         "rain.zip": len(library.RAIN),
     }  # fmt: skip
     offline = shell("fetch", "s.yaml", "--list", LIBRARY="http://127.0.0.1:1").stdout
-    assert "pixels.tar.gz   unknown   " in offline and "rain.zip   1.0 kB" in offline
+    assert "pixels.tar.gz   unknown   " in offline and "rain.zip   2.0 kB" in offline
 
 
 @pytest.mark.parametrize("kind", ["address", "folder"])
@@ -158,7 +161,7 @@ def test_a_mirror_with_another_file_is_refused_and_the_rest_is_fetched(served, s
     assert "the weights of library/net: " in lines[0] and "is another file" in lines[0]
     assert "originals/original.bin: the server answers 404" in lines[1]
     assert "the rain: rain.zip cannot be unpacked" in lines[2]
-    assert lines[3].startswith(f"What has come is kept. Try: robharness fetch s.yaml -p {LIBRARY}")
+    assert lines[3] == f"What has come is kept. Try: robharness fetch s.yaml --from {served.url} -p {LIBRARY}"
     assert visible(tmp_path / "data") == {"pixels/test.npy", "pixels/readme", "fetched.jsonl"}
     served.serve("rain.zip", library.RAIN)
     served.serve("net.bin", library.WEIGHTS)
@@ -193,25 +196,62 @@ def test_a_conversion_that_fails_names_its_reason_and_leaves_no_file(served, she
     assert "cannot be converted: RuntimeError: the original has another form" in found.stderr
     assert not (tmp_path / "data/weights/converted.bin").exists()
     served.sent.clear()
+    listed = shell("fetch", "s.yaml", "--list").stdout
+    assert listed == "the weights of library/converted: to be converted from files that are there\n"
     assert shell("fetch", "s.yaml").returncode == 0
     assert not served.sent
+
+
+def test_what_one_archive_has_is_listed_and_fetched_once(served, shell, tmp_path):
+    write(tmp_path, corruptions=[{"corruption": f"library/{name}", "severity": [1]} for name in ("rain", "hail")])
+    facts = json.loads(shell("fetch", "s.yaml", "--list", "--json").stdout)
+    assert [row["what"] for row in facts].count("the rain") == len(facts) - 3 == 1
+    assert shell("fetch", "s.yaml").returncode == 0
+    assert served.sent["rain.zip"] == len(library.RAIN)
+
+
+def test_what_another_process_has_fetched_since_the_plan_is_not_fetched_again(served, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    todo = needs(robharness.plan("s.yaml", plugins=[LIBRARY]))
+    assert len(todo) == 4
+    first = list(Fetcher(tmp_path / "data", Silent()).fetch(todo))
+    assert not any(each.error or each.is_elsewhere for each in first)
+    served.sent.clear()
+    second = list(Fetcher(tmp_path / "data", Silent()).fetch(todo))
+    assert all(each.is_elsewhere for each in second) and not served.sent
 
 
 # --- space, processes, kills ------------------------------------------------------------------------------------------
 
 
-def test_too_little_space_is_found_before_the_first_byte(served, shell, tmp_path):
-    small = tmp_path / "data"
-    small.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "x", small]).returncode:
+@pytest.fixture
+def small(tmp_path):
+    """The data root as a disk of 8 KiB."""
+    path = tmp_path / "data"
+    path.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "x", path]).returncode:
         pytest.skip("needs the right to mount a small disk")
-    try:
-        found = shell("fetch", "s.yaml")
-        assert found.returncode == 2
-        assert "the files need " in found.stderr and "of free space. Try: df -h " in found.stderr
-        assert not any(small.iterdir()) and not served.sent
-    finally:
-        subprocess.run(["umount", small], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_too_little_space_is_found_before_the_first_byte(served, shell, small):
+    found = shell("fetch", "s.yaml")
+    assert found.returncode == 2
+    assert "the files need " in found.stderr and "of free space. Try: df -h " in found.stderr
+    assert not any(small.iterdir()) and not served.sent
+
+
+def test_a_disk_that_becomes_full_keeps_what_came(served, shell, small, tmp_path):
+    """No server and no record says how large the file is, so that the space cannot be checked before."""
+    served.serve("net.bin", os.urandom(20_000), length="")
+    write(tmp_path, data={"name": "library/closed", "split": "test"}, models=[{"model": "library/undigested"}],
+          corruptions=[])  # fmt: skip
+    found = shell("fetch", "s.yaml")
+    assert found.returncode == 2
+    assert "cannot be written: No space left on device; what was downloaded is kept. Try: df -h " in found.stderr
+    assert {path.name for path in small.glob(".fetching/*/*")} == {"part", "part.json"}
+    assert not (small / "weights").exists()
 
 
 def started(start_process, tmp_path, server, *words):
