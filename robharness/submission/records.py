@@ -122,7 +122,7 @@ def new_submission(store: StoreFolder, content: Submission) -> StoredSubmission:
 
 
 def _root(store: StoreFolder) -> Path:
-    return Path(str(store.root)) / FOLDER
+    return local_folder(store.root) / FOLDER
 
 
 def parse(content: bytes) -> Submission:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from robharness.errors import UserError
-from robharness.locations import local_folder
 from robharness.planning.cells import span_of
 from robharness.planning.commands import DEFAULT_STORE
 from robharness.session import Session
