@@ -210,7 +210,7 @@ def test_outcomes_that_disappear_three_times_are_computed_again(suite, run, comp
 
 
 def test_a_store_that_loses_all_that_is_written_ends_the_run(suite, compute):
-    with pytest.raises(StoreError, match=r"loses parts of 'Net .* after they are written. Try: df "):
+    with pytest.raises(StoreError, match=r"loses parts of 'Net .* after they are written. Try: ls -la "):
         compute(suite(), ForgettingExecutor(4), workers=1, batch_size=40)
 
 

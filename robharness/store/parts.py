@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -242,6 +242,19 @@ def _read(file: pq.ParquetFile, content: bytes, names: Sequence[str]) -> pa.Tabl
         _decoded_ids.add(key, table["example"])
         return table
     return file.read(columns=others, use_threads=False).append_column("example", ids)
+
+
+def covering(parts: Iterable[Part], n: int) -> Iterator[tuple[Part, int, int]]:
+    """Yield the parts that together give their positions below n once, each with the span that is its share.
+
+    parts: in order.
+    """
+    position = 0
+    for part in parts:
+        first, last = max(part.start, position), min(part.stop, n)
+        if first < last:
+            yield part, first, last
+            position = last
 
 
 def concatenated(tables: Sequence[pa.Table]) -> pa.Table:

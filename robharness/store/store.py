@@ -43,6 +43,7 @@ from robharness.store.parts import (
     Provenances,
     Rows,
     concatenated,
+    covering,
     decode,
     encode,
 )
@@ -157,9 +158,9 @@ class Store(StoreFolder):
         parts = [part for part in self.parts(key) if part.start < span[1] and span[0] < part.stop]
         if len(parts) < 2 or uncovered([(part.start, part.stop) for part in parts], span):
             return
-        self.note_overlaps(key)
+        self.note_overlaps(key, parts)
         start, stop = min(part.start for part in parts), max(part.stop for part in parts)
-        rows = self._read(key, stop, None, start=start)
+        rows = self._read(key, stop, None, parts=parts)
         joined = self._write_table(key, start, rows.table, rows.provenance, rows.passes)
         self.files.remove([self.folder(key) / part.name for part in parts if part != joined])
 
@@ -172,14 +173,19 @@ class Store(StoreFolder):
         return self.retry_reads(key, lambda: self._read(key, n, columns, check))
 
     def _read(
-        self, key: str, n: int, columns: Sequence[str] | None, check: Check | None = None, *, start: int = 0
+        self,
+        key: str,
+        n: int,
+        columns: Sequence[str] | None,
+        check: Check | None = None,
+        parts: Sequence[Part] | None = None,
     ) -> Rows:
         import pyarrow as pa
 
         tables, names, provenances = [], dict[str, None](), list[dict[str, Any]]()
         positions = [np.zeros(0, np.int64)]
         passes: PassTotals | None = None
-        for part, first, last in self._covering(key, n, start):
+        for part, first, last in covering(self.parts(key) if parts is None else parts, n):
             content = self._load(key, part, columns, check)
             tables.append(content.table.slice(first - part.start, last - first))
             positions.append(span_positions(first, last))
@@ -197,19 +203,13 @@ class Store(StoreFolder):
         joined = positions[-1] if len(positions) <= 2 else np.concatenate(positions)
         return Rows(table=table, names=tuple(names), positions=joined, provenance=provenances, passes=passes)
 
-    def _covering(self, key: str, n: int, start: int = 0) -> Iterator[tuple[Part, int, int]]:
-        """The parts that together give the positions from start to n - 1 once, each with the span that is its share."""
-        position = start
-        for part in self.parts(key):
-            first, last = max(part.start, position), min(part.stop, n)
-            if first < last:
-                yield part, first, last
-                position = last
+    def note_overlaps(self, key: str, parts: Sequence[Part] | None = None) -> None:
+        """Add a finding if parts that overlap hold different predictions; those of the first of them count.
 
-    def note_overlaps(self, key: str) -> None:
-        """Add a finding if parts that overlap hold different predictions; those of the first of them count."""
+        parts: some of the cell's, in order; all if None.
+        """
         overlapping, last = set[Part](), None
-        for part in self.parts(key):
+        for part in self.parts(key) if parts is None else parts:
             if last is not None and part.start < last.stop:
                 overlapping |= {last, part}
             last = part if last is None or part.stop > last.stop else last
@@ -258,7 +258,7 @@ class Store(StoreFolder):
 
     def _provenance(self, key: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        for part, _, _ in self._covering(key, sys.maxsize):
+        for part, _, _ in covering(self.parts(key), sys.maxsize):
             if (key, part) not in self._provenances:
                 self._load(key, part, ())
             found += [each for each in self._provenances[key, part] if each not in found]

@@ -27,6 +27,7 @@ from robharness.planning.files import FileState, add_known_digests, known_digest
 from robharness.planning.pixels import ImageSizes
 from robharness.planning.request import PlanRequest
 from robharness.plugins.discovery import discover
+from robharness.store.artefacts import planned_with_artefacts
 from robharness.store.store import Store
 
 if TYPE_CHECKING:
@@ -128,8 +129,14 @@ class WorkerService:
         add_known_digests(start.digests)
         registry = discover(request.options)
         loaded = suite.load(request.suite, registry, settings=request.settings)
-        plan = planner.plan(loaded, request.data_root, request.limit, start.store, start.sizes).shard(*start.part)
-        if not start.keys <= {(cell.model.label, cell.key) for cell in plan.cells}:
+
+        def make_plan() -> Plan:
+            return planner.plan(loaded, request.data_root, request.limit, start.store, start.sizes).shard(*start.part)
+
+        plan = make_plan()
+        if not start.keys <= _keys(plan):  # perhaps this machine has no copies of weights in an object store
+            plan = planned_with_artefacts(make_plan, start.store)
+        if not start.keys <= _keys(plan):
             raise UserError(
                 "the suite, a plugin or the weights changed while the run began, so that workers have other cells. "
                 f"Try: {plan.command('run')}"
@@ -138,6 +145,11 @@ class WorkerService:
             from robharness.engine.worker import UnitRunner
 
         return UnitRunner(plan, Store(start.store), start.config, self._stopping)
+
+
+def _keys(plan: Plan) -> set[tuple[str, str]]:
+    """Return the label of the model and the key of each cell."""
+    return {(cell.model.label, cell.key) for cell in plan.cells}
 
 
 def _variables() -> dict[str, str]:
