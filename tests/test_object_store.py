@@ -233,15 +233,15 @@ def test_cells_from_far_away_are_read_at_once(s3, suite, toys, tmp_path, cells):
     found = api.load("toys", store=s3.url)
     assert outcomes(found) == outcomes(expected) and len(found.cells) == cells
     assert s3.counts("/cells/") == {"get": 3 * cells}  # a part, and its description twice
-    assert s3.counts()["list"] <= 4 + 2 * cells // 1000
-    assert s3.rounds() <= 20 + 3 * cells / objects.PARALLEL * 2
+    assert s3.counts()["list"] <= 4 + cells // 200
+    assert s3.rounds() <= 20 + cells // 10
     s3.forget()
     plan = api.plan(source, store=s3.url, plugins=[toys], limit=8)
     found.to_pandas()
     assert found.report().complete and s3.rounds() <= 4
     s3.forget()
     assert run_plan(plan, Store(location(s3.url)), Silent()).computed == 0
-    assert s3.rounds() <= 20 + 3 * cells / objects.PARALLEL * 2
+    assert s3.rounds() <= 20 + cells // 10
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
