@@ -52,7 +52,7 @@ class RayWorker:
     def __init__(self, plan: Plan, store: Store, config: WorkerConfig) -> None:
         start = pickle.dumps(StartMessage.of(plan, store, config))
         cores, gpus = _cores(config), _gpus(config)
-        self._needs = f"{cores} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+        self._needs = f"{cores} core{'s' * (cores > 1)}" + (f" and {gpus:g} GPU" if gpus else "")
         self._actor = _ACTOR.options(num_cpus=cores, num_gpus=gpus).remote(sys.path, start)
         self.events: Any = None
         self._is_stopping = False
