@@ -152,7 +152,7 @@ def next_command(found: SuiteStatus, session: Session) -> str:
         return f"tail -f {for_shell(session.store.shown(running[0].log or Path()))}"
     if found.is_covered:
         return plan.command("status")
-    if submission is not None:
+    if submission is not None and found.count("failed") + found.count("missing"):
         typed, place = (
             " ".join(map(for_shell, ["robharness", *submission.content.words])),
             submission.content.working_directory,

@@ -133,6 +133,9 @@ def test_jobs_of_some_cells_leave_the_others_to_be_sent(shell, slurm, suite, wri
     submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60", "--only", "* · clean")
     slurm.says("squeue", "101_0|RUNNING|None\n101_1|RUNNING|None\n")
     assert "nothing is sent" in submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60", "--only", "* · clean")
+    assert json.loads(shell("status", path, "--json").stdout)["next"].endswith(
+        " --gpus 8 --slurm partition=PARTITION,time=4:00:00"
+    )
     assert "sent shards 1, 2 of 2" in submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
 
 
