@@ -493,6 +493,8 @@ READERS = {
     "robharness/checkpoints/formats.py",  # a command that a refusal advises
     "robharness/evaluation/features.py",  # its own artefacts, whose sha256 is compared before
     "robharness/export/adversarial.py",  # its own parts
+    "robharness/engine/executors/processes.py",  # from the process that started it, by their pipe
+    "plugins/robharness-ray/src/robharness_ray/actor.py",  # from the process that made the actor, by Ray
     "robharness/testing/fresh.py",  # from its own subprocess
 }  # fmt: skip
 

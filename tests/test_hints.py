@@ -97,7 +97,7 @@ def test_paths_with_spaces_are_quoted(shell, suite, tmp_path, toys):
     (tmp_path / "a file").write_text("")
     (tmp_path / "my suite.yaml").write_text(yaml.safe_dump(suite()))
     assert "Try: ls -ld 'a file'" in shell("run", "my suite.yaml", "--store", "a file").stderr
-    assert "Try: ls 'no store'" in shell("merge", "into", "no store").stderr
+    assert "Try: ls -la 'no store'" in shell("merge", "into", "no store").stderr
     assert "Try: mkdir -p 'no folder'" in shell("report", "my suite.yaml", "-o", "no folder/x.md").stderr
 
 

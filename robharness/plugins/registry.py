@@ -29,7 +29,10 @@ BUILT_IN_COMMANDS = frozenset(
     (
         "run",
         "train",
+        "fetch",
         "plan",
+        "submit",
+        "status",
         "report",
         "compare",
         "check",

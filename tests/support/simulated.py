@@ -2,18 +2,27 @@
 
 Nothing is computed and nothing is written. The time of the main process is the real one that the scheduler takes, or a
 constant, so that a simulation shows from which number of workers on the main process is too slow.
+
+    python tests/support/simulated.py --models 50 --workers 64 --request 0.001
+    python tests/support/simulated.py --models 50 --shard 32/64
+
+print the figures of docs/explanation/scale.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import bisect
 import heapq
+import runpy
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from robharness import api
 from robharness.engine.events import CellFinished, Event, ModelLoaded, UnitFinished
 from robharness.engine.executors.base import WorkerConfig
 from robharness.engine.listeners import Silent
@@ -226,8 +235,34 @@ def simulate(plan: Plan, workers: int, costs: Costs) -> Simulation:
     store = CoverageStore()
     executor = SimulatedExecutor(costs, store)
     summary = run_plan(plan, store, Silent(), executor=executor, workers=workers, threads=1)
-    assert summary.computed == len(plan.cells) * plan.n and not summary.failures
+    start, stop = plan.span
+    assert summary.computed == len(plan.cells) * (stop - start) and not summary.failures
     return Simulation(
         seconds=executor.now, busy=executor.busy, loading=executor.loading, main=executor.main, workers=workers,
         units=executor.units, loads=executor.loads, parts=store.calls["part"], requests=store.calls["listing"],
     )  # fmt: skip
+
+
+def main() -> None:
+    """Print a simulated run of 100 cells a model on 50,000 examples."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--shard", default="1/1")
+    defaults = Costs(start=10.0, load=20.0, forward=0.001, backward=0.002, unit=1.0, cell=0.012, request=0.001)
+    for name in ("start", "load", "forward", "backward", "unit", "cell", "request"):
+        parser.add_argument(f"--{name}", type=float, default=getattr(defaults, name))
+    given = vars(parser.parse_args())
+    models, workers, (index, count) = given.pop("models"), given.pop("workers"), given.pop("shard").split("/")
+    plugin = Path(__file__).parents[1] / "sleeping.py"
+    suite = runpy.run_path(str(plugin))["large_suite"](models)
+    plan = api.plan(suite, plugins=[str(plugin)]).shard(int(index), int(count))
+    found = simulate(plan, workers, replace(defaults, **given))
+    print(f"{len(plan.cells)} cells of {plan.span[1] - plan.span[0]} examples, {workers} workers: "
+          f"{found.seconds / 3600:.2f} h, {found.efficiency:.1%} of the workers' time in units")  # fmt: skip
+    print(f"{found.units} units, {found.parts} parts, {found.requests} listings, {found.loads} loads of models")
+    print(f"main process: busy for {found.main:.0f} s, {found.main / found.seconds:.2%} of the time")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ from robharness.errors import ContractViolation, SuiteError
 from robharness.evaluation.building import EncoderNetwork, load_encoder
 from robharness.evaluation.loading import load_model
 from robharness.planning import artefacts
+from robharness.planning.weights import file_digest
 from robharness.plugins import Registry
 from robharness.report import build
 from robharness.store import Store
@@ -114,7 +115,7 @@ def test_an_encoder_that_is_trained_again_to_other_weights_leaves_no_old_probe(s
     save_file(other, rows["probes/recipe"] / "weights.safetensors")
     provenance = rows["probes/recipe"] / "provenance.json"
     facts = json.loads(provenance.read_text())
-    sha256 = artefacts.file_digest(rows["probes/recipe"] / "weights.safetensors")
+    sha256 = file_digest(rows["probes/recipe"] / "weights.safetensors")
     provenance.write_text(json.dumps(facts | {"sha256": sha256}))
     for each in (source, suite(probe({"model": "probes/recipe"}, ridge=4.0))):  # the head, and the features
         with pytest.raises(UserError, match=r"was made with other weights of probes/recipe .*Try: rm -r "):
@@ -133,7 +134,7 @@ def test_the_weights_that_a_suite_trained_are_identity_of_models_without_a_train
     folder = store / "artefacts" / row["name"]
     save_file(filled(trunk_network(), 9).state_dict(), folder / "weights.safetensors")
     facts = json.loads((folder / "provenance.json").read_text())
-    sha256 = artefacts.file_digest(folder / "weights.safetensors")
+    sha256 = file_digest(folder / "weights.safetensors")
     (folder / "provenance.json").write_text(json.dumps(facts | {"sha256": sha256}))
     after = [cell.key for cell in plan(source, store).cells]
     assert len({*before, *after}) == 4
