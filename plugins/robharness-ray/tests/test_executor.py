@@ -241,11 +241,22 @@ def test_devices_of_other_machines_are_not_looked_for_here(suite, log, nodes, tm
     assert found.is_complete or (failures and all(re.search("CUDA|NVIDIA", each) for each in failures)), failures
 
 
+ONLY_HERE = """
+class Actor:
+    def __init__(self, path, start):
+        pass
+
+    def place(self):
+        pass
+
+    def execute(self, *command):
+        yield
+"""
+
+
 def test_a_node_that_lacks_a_package_is_one_sentence(suite, nodes, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "only_here.py").write_text(
-        "class Actor:\n    def __init__(self, path, start):\n        pass\n\n    def place(self):\n        pass\n\n    def execute(self, *command):\n        yield\n"
-    )
+    (tmp_path / "here" / "only_here.py").write_text(ONLY_HERE)
     monkeypatch.syspath_prepend(tmp_path / "here")  # as if the package were installed on this machine alone
     actor = importlib.import_module("only_here").Actor
     groups = {"work": 1, "control": 1}
