@@ -16,7 +16,7 @@ from robharness.text import printable
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 """Environment variables with the address of a server of S3, the one that counts first."""
 NO_BUCKET = "NoSuchBucket"
-"""The code of an answer of S3 about a bucket that is absent, which is also an answer about an absent object."""
+"""The code of an answer of S3 if the bucket is absent; `obstore` raises FileNotFoundError, as for an absent object."""
 _PROGRAMS = {"s3": "aws s3", "gs": "gcloud storage", "memory": "memory"}
 _ENVIRONMENT = {"s3": "AWS", "gs": "GOOGLE", "memory": ""}
 _CREDENTIALS = {
