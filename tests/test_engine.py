@@ -7,6 +7,7 @@ import pytest
 
 from robharness import api
 from robharness.engine import listeners, units
+from robharness.engine.executors import InProcessExecutor
 from robharness.engine.run import run_plan
 from robharness.store import Store, uncovered
 
@@ -247,3 +248,18 @@ def test_complete_cells_are_joined_while_others_are_computed(suite, toys, tmp_pa
     run_plan(plan, store, Watcher(), batch_size=4, plan_unit=passes)
     assert seen == [True] * (len(seen) // 2) + [False] * (len(seen) // 2)
     assert all(map(is_joined, plan.cells))
+
+
+def test_two_labels_of_one_model_compute_no_example_twice(suite, toys, tmp_path):
+    """They share the keys of their cells, so that a unit of one of them takes examples from the other."""
+    models = [{"model": "toys/net", "label": label} for label in ("Net", "Same")]
+    plan = api.plan(suite(models=models, attacks=None), store=tmp_path / "store", plugins=[toys])
+    assert len({cell.key for cell in plan.cells}) == 1
+
+    def short(keys, missing, size, multiple):
+        return units.next_unit(keys, missing, 4)
+
+    store = Store(tmp_path / "store")
+    summary = run_plan(plan, store, Recorder(), workers=2, threads=1, batch_size=4, executor=InProcessExecutor(),
+                       plan_unit=short)  # fmt: skip
+    assert store.missing(plan.cells[0].key, plan.n) == [] and summary.computed == plan.n

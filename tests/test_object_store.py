@@ -12,6 +12,7 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from obstore.store import LocalStore
 
 from robharness import api
 from robharness.engine.listeners import Silent
@@ -19,6 +20,7 @@ from robharness.engine.run import run_plan
 from robharness.engine.units import next_unit
 from robharness.errors import StoreError, UserError
 from robharness.locations import ObjectPath, local_folder, location
+from robharness.planning.files import LARGEST_RECORD
 from robharness.planning.outline_files import parse
 from robharness.store import Store, objects
 from robharness.store.merge import merge
@@ -131,6 +133,21 @@ def test_an_object_that_exists_is_never_replaced_by_a_part(s3):
     files.create(path, b"first")
     files.create(path, b"second")
     assert files.read(path) == b"first" and s3.counts() == {"create": 2, "get": 1}
+
+
+def test_what_is_gone_can_be_removed_from_a_server_that_refuses_that(tmp_path, monkeypatch):
+    """Google's servers refuse it, and so does a folder that `obstore` uses."""
+    store = Store(location(f"memory://{tmp_path.name}-refuses/store"))
+    folder = LocalStore(tmp_path)
+    monkeypatch.setattr(store.files._bucket, "_first", folder)
+    monkeypatch.setattr(store.files._bucket, "_later", folder)
+    store.forget(KEY)  # of which nothing is stored
+    for start in (0, 8):
+        store.write_part(KEY, start, columns(start, start + 8), {})
+    paths = [store.folder(KEY) / name for name in store.names(store.folder(KEY))]
+    store.files.remove([paths[0].with_name("absent"), paths[0]])
+    store.files.unlink(paths[0])
+    assert store.spans(KEY) == [(8, 16)]
 
 
 def test_bytes_that_are_damaged_on_their_way_are_read_again(s3, tmp_path, monkeypatch):
@@ -421,3 +438,10 @@ def test_places_are_told_from_paths(tmp_path, monkeypatch):
     (tmp_path / "s3:").mkdir()
     assert location("s3:/") == (tmp_path / "s3:").relative_to(tmp_path)
     assert location("s3-results") == (tmp_path / "s3-results").relative_to(tmp_path)
+
+
+def test_a_record_that_is_too_large_is_named_with_a_command_of_its_server(s3):
+    store = Store(location(s3.url))
+    store.files.write(store.folder(KEY) / "cell.json", b" " * (LARGEST_RECORD + 1))
+    with pytest.raises(StoreError, match=r"has more than 64 MiB. Try: aws s3 ls --recursive s3://\S+/$"):
+        store.description(KEY)

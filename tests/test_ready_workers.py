@@ -235,6 +235,14 @@ def start(plugin, tmp_path):
     os.sys.path[:] = path
 
 
+def test_credentials_of_object_stores_reach_a_worker_and_no_message(start, monkeypatch):
+    for name in ("AWS_SECRET_ACCESS_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"):
+        monkeypatch.setenv(name, f"hush of {name}")
+    _, message = start()
+    assert message.environment["GOOGLE_SERVICE_ACCOUNT_KEY"] == "hush of GOOGLE_SERVICE_ACCOUNT_KEY"
+    assert message.environment["AWS_SECRET_ACCESS_KEY"] and "hush" not in repr(message)
+
+
 def test_a_worker_takes_over_the_digests_of_files(start, tmp_path):
     """A false digest is one of a file that the worker does not read; after a change of the file, it reads it."""
     weights, before = tmp_path / "net.pt", known_digests()

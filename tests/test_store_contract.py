@@ -178,6 +178,18 @@ def test_failures_descriptions_and_runs_are_kept(place):
     assert place.names() == [] and place.store().cell_keys() == []
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_damaged_description_is_noted_and_an_absent_one_is_not(place, is_listed):
+    writer = place.store()
+    writer.write_part(KEY, 0, columns(0, 8), {})
+    writer.files.write(writer.folder(OTHER) / "cell.json", b"no description")
+    store = place.store().listed() if is_listed else place.store()
+    for key in (KEY, OTHER):
+        store.note_damaged_description(key)
+    [found] = store.findings
+    assert found.code == "record-damaged" and OTHER in str(found)
+
+
 def test_one_listing_knows_the_changes_of_its_own_store(place):
     for key in (KEY, OTHER):
         place.store().write_part(key, 0, columns(0, 8), {})
@@ -323,3 +335,14 @@ def test_a_merge_copies_between_stores_of_all_kinds(place, into, request, tmp_pa
     }
     again = merge(target.store(), place.store())
     assert (again.copied, again.artefacts, again.present) == (0, 0, 1)
+
+
+def test_a_merge_goes_on_although_an_artefact_is_there_without_a_record(tmp_path):
+    theirs, ours = (Store(tmp_path / name) for name in ("theirs", "ours"))
+    [made] = [artefact_in(store.root / "artefacts", b"weights") for store in (theirs, ours)][1:]
+    (made / "provenance.json").write_text("{")
+    theirs.write_part(KEY, 0, columns(0, 8), {})
+    theirs.write_json(theirs.new_run(), {"workers": 2})
+    merged = merge(ours, theirs)
+    assert any("other weights of the same training" in problem for problem in merged.problems)
+    assert merged.artefacts == 0 and ours.runs() == theirs.runs() != []

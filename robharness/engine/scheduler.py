@@ -286,11 +286,11 @@ class Scheduler:
         return dict(zip(unit.keys, self.store.map(self.store.spans, unit.keys), strict=True))
 
     def taken_spans(self, label: str) -> dict[str, list[Span]]:
-        """Return the spans of a model's cells that units have, or that are given up, by key."""
+        """Return the spans of a model's cells that units of any label have, or that are given up, by key."""
         found = {key: list(self.given_up.get(key, ())) for key in self.cells[label]}
         assigned = [unit for state in self.workers for unit in (state.unit, state.prefetched) if unit] + self.retries
         for unit in assigned:
-            for key in unit.keys if unit.label == label else ():
+            for key in found.keys() & unit.keys:
                 found[key].append(unit.span)
         return found
 

@@ -177,8 +177,10 @@ class StoreFolder:
         """Return the error for a file that cannot be read."""
         if isinstance(error, RemoteError):
             command = error.hint
+        elif isinstance(path, Path):
+            command = f"ls -l {for_shell(self.shown(nearest_existing(path.parent)))}"
         else:
-            command = f"ls -l {for_shell(self.shown(nearest_existing(Path(path.parent))))}"
+            command = self.files.show_command(self.shown(path.parent))
         return Unreadable(f"{self.shown(path)} cannot be read: {error.strerror}. Try: {command}")
 
     def remove_command(self, place: Location) -> str:

@@ -143,7 +143,8 @@ def _merge_artefact(into: ArtefactStore, source: ArtefactStore, folder: Path) ->
         place = into.root / folder.name
         raise _Refused(f"{place} can be no folder: {found}. Try: ls -ld {for_shell(nearest_existing(place))}")
     present = into.sha256(folder.name)
-    if (present or into.copy(folder)) != artefacts.sha256_of(folder):
+    stored = into.copy(folder) if present is None else present
+    if stored != artefacts.sha256_of(folder):
         raise _Refused(
             f"{into.place(folder.name)} has other weights of the same training; it is not replaced, and the cells stay "
             f"separate"

@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 from robharness.errors import UserError
 from robharness.locations import ObjectPath, local_folder
 from robharness.store.files import FileSystem, RemoteError
-from robharness.store.remote_errors import endpoint, is_loopback, remote_error, remove_command, show_command
+from robharness.store.remote_errors import NO_BUCKET, endpoint, is_loopback, remote_error, remove_command, show_command
 from robharness.text import printable
 
 PARALLEL = 64
@@ -184,7 +184,19 @@ class ObjectFiles:
         paths = list(paths)
         if not paths:
             return
-        self._change(lambda obstore, client: obstore.delete(client, list(map(_key, paths))), paths[0])
+        keys = list(map(_key, paths))
+
+        def request(obstore: Any, client: Any) -> None:
+            try:
+                obstore.delete(client, keys)
+            except FileNotFoundError as error:
+                if NO_BUCKET in str(error):
+                    raise
+                for key in keys:  # Google's servers refuse to delete what is gone, and the others may remain
+                    with suppress(FileNotFoundError):
+                        obstore.delete(client, key)
+
+        self._change(request, paths[0])
         for path in paths:
             if self._listing is not None:
                 self._listing.discard(_key(path))
@@ -287,7 +299,7 @@ class _Bucket:
                 self._has_answered = True
                 return found
             except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
+                if NO_BUCKET in str(error):
                     raise remote_error(error, path) from None
                 self._has_answered = True
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None

@@ -29,7 +29,7 @@ from robharness.planning.artefacts import (
     is_in_place,
     sha256_of,
 )
-from robharness.store.files import FileSystem
+from robharness.store.files import FileSystem, RemoteError
 from robharness.store.folder import StoreFolder
 from robharness.store.objects import ObjectFiles
 
@@ -148,8 +148,11 @@ class RemoteArtefacts:
             except OSError:
                 if not place.exists():  # else another process was faster
                     raise
-        except OSError as error:
+        except (RemoteError, FileNotFoundError) as error:
             raise self._store.unreadable(source, error) from None
+        except OSError as error:  # of this machine, e.g. if its disk is full
+            with StoreFolder(self._folder).translate_os_errors():
+                raise error from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

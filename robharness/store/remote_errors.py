@@ -15,6 +15,8 @@ from robharness.text import printable
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 """Environment variables with the address of a server of S3, the one that counts first."""
+NO_BUCKET = "NoSuchBucket"
+"""The code of an answer of S3 if the bucket is absent; `obstore` raises FileNotFoundError, as for an absent object."""
 _PROGRAMS = {"s3": "aws s3", "gs": "gcloud storage", "memory": "memory"}
 _ENVIRONMENT = {"s3": "AWS", "gs": "GOOGLE", "memory": ""}
 _CREDENTIALS = {
@@ -49,7 +51,7 @@ def remote_error(error: Exception, path: PurePath) -> RemoteError:
     text, scheme, bucket = str(error), path.scheme, path.bucket
     look = f"env | grep -o '^{_ENVIRONMENT[scheme]}_[A-Z_]*'"
     server = endpoint() if scheme == "s3" else ""
-    if "NoSuchBucket" in text:
+    if NO_BUCKET in text:
         make = f"aws s3 mb {for_shell(bucket)}" + (f" --endpoint-url {for_shell(server)}" if server else "")
         return RemoteError(errno.ENOENT, f"there is no bucket {printable(bucket)}", make if scheme == "s3" else look)
     if _NO_CREDENTIALS.search(text):

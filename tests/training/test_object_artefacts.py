@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 import shutil
 import signal
 
@@ -139,4 +140,17 @@ def test_copies_of_a_store_that_lost_its_weights_are_put_into_it_again(s3, machi
     api.train(suite(), store=s3.url, plugins=PLUGINS)
     assert len(log()) == 6  # no epoch was trained again
     shutil.rmtree(local_folder(location(s3.url)))
+    assert not plan(suite(), s3.url).pending_cells
+
+
+def test_a_copy_that_this_machine_cannot_hold_is_no_error_of_the_server(s3, machine, tmp_path):
+    api.train(suite(), store=s3.url, plugins=PLUGINS)
+    machine("b")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))  # bytes of a file
+    try:
+        with pytest.raises(StoreError, match=rf"{tmp_path}/b\S+ cannot be written: File too large.* Try: df -h /"):
+            plan(suite(), s3.url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not plan(suite(), s3.url).pending_cells

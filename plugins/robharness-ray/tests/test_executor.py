@@ -1,5 +1,6 @@
 """Workers on nodes that come and go: nothing is lost or computed otherwise, whatever becomes of the nodes."""
 
+import importlib
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from robharness.engine.executors.registered import find_executor
 from robharness.findings import sentences
 from robharness.plugins.discovery import discover
 from robharness.store import Store
+from robharness_ray import executor
 
 PATIENT = str(Path(__file__).parent / "patient.py")
 COLUMNS = ("label", "prediction", "correct", "margin", "logit_range", "confidence", "p_true", "size", "attacked")
@@ -237,6 +239,32 @@ def test_devices_of_other_machines_are_not_looked_for_here(suite, log, nodes, tm
     found = api.run(suite, store=tmp_path / "store", executor="ray", device="cuda", **OPTIONS)
     failures = [each["error"] for record in Store(tmp_path / "store").runs() for each in record["failures"]]
     assert found.is_complete or (failures and all(re.search("CUDA|NVIDIA", each) for each in failures)), failures
+
+
+ONLY_HERE = """
+class Actor:
+    def __init__(self, path, start):
+        pass
+
+    def place(self):
+        pass
+
+    def execute(self, *command):
+        yield
+"""
+
+
+def test_a_node_that_lacks_a_package_is_one_sentence(suite, nodes, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "only_here.py").write_text(ONLY_HERE)
+    monkeypatch.syspath_prepend(tmp_path / "here")  # as if the package were installed on this machine alone
+    actor = importlib.import_module("only_here").Actor
+    groups = {"work": 1, "control": 1}
+    monkeypatch.setattr(executor, "_ACTOR", ray.remote(concurrency_groups=groups)(actor))
+    nodes()
+    sentence = r"cannot start a worker \(ModuleNotFoundError: No module named 'only_here'\).* Try: pip install"
+    with pytest.raises(UserError, match=sentence):
+        api.run(suite, store=tmp_path / "s", executor="ray", workers=1, **OPTIONS)
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(suite, tmp_path):

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from robharness.engine.worker import UnitRunner
 
 
-VARIABLES = ("ROBHARNESS_", "AWS_", "MKL_", "OMP_", "KMP_", "OPENBLAS_", "CUBLAS_", "NVIDIA_TF32", "TORCH_", "PYTORCH_")
+VARIABLES = ("ROBHARNESS_", "AWS_", "GOOGLE_", "MKL_", "OMP_", "KMP_", "OPENBLAS_", "CUBLAS_", "NVIDIA_TF32",
+             "TORCH_", "PYTORCH_")  # fmt: skip
 """Beginnings of the names of environment variables that a worker on another machine gets as well."""
 
 
@@ -50,7 +51,7 @@ class StartMessage:
     digests: by state, the sha256 of files that the plan names.
     sizes: the sizes of the data's first images, if they were read.
     path: the folders of Python modules, as `sys.path`.
-    environment: the variables whose names begin with one of VARIABLES.
+    environment: the variables whose names begin with one of VARIABLES, credentials of object stores among them.
     """
 
     request: PlanRequest
@@ -61,7 +62,7 @@ class StartMessage:
     digests: Mapping[FileState, str]
     sizes: ImageSizes | None
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
-    environment: Mapping[str, str] = field(default_factory=lambda: _variables())
+    environment: Mapping[str, str] = field(default_factory=lambda: _variables(), repr=False)
 
     @classmethod
     def of(cls, plan: Plan, store: Store, config: WorkerConfig) -> StartMessage:

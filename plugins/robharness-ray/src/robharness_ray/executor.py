@@ -172,9 +172,13 @@ def _gpus(config: WorkerConfig) -> float:
     return 1 / -(-config.workers // gpus)
 
 
-def _death(error: RayActorError) -> WorkerDied:
-    """Describe the death of an actor, and whether its node is gone as well."""
+def _death(error: RayActorError) -> WorkerDied | WorkerFailed:
+    """Describe the death of an actor, and whether its node is gone as well; or why its node cannot make one."""
     text = str(error)
+    if "raised in its creation task" in text:
+        reason = text.strip().splitlines()[-1]
+        why = f"a node of the Ray cluster cannot start a worker ({reason}); all nodes need the same packages"
+        return WorkerFailed(error=f"{why}. Try: pip install robharness-ray", is_bug=False)
     if "node has died" in text or "node was terminated" in text:
         return WorkerDied(how="its node left the cluster", with_machine=True)
     detail = next((line for line in text.splitlines() if "exit detail" in line), "").partition("exit detail:")[2]
