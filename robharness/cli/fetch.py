@@ -107,8 +107,9 @@ def _list(missing: Sequence[Need], fetcher: Fetcher, *, as_json: bool) -> None:
         show_rows([_row(file, row) for file, row in files.values()], "files", length=TITLE_LENGTH)
         total = sum(file["size"] or 0 for file, _ in files.values())
         unknown = sum(file["size"] is None for file, _ in files.values())
-        more = f", and {unknown} of unknown size" if unknown else ""
-        echo(f"{counted(len(files), 'file', 'files')} to fetch, {decimal(total)}{more}", err=True)
+        amounts = [decimal(total)] if total else []
+        amounts += [f"{unknown} of unknown size"] if unknown else []
+        echo(f"{counted(len(files), 'file', 'files')} to fetch, {', and '.join(amounts)}", err=True)
     for row in rows:
         if row["by_hand"]:
             echo(f"{row['what']}: {row['hint']}")

@@ -158,4 +158,4 @@ def next_command(found: SuiteStatus, session: Session) -> str:
             submission.content.working_directory,
         )
         return typed if Path(place) == plan.suite.working_directory else f"(cd {for_shell(place)} && {typed})"
-    return plan.command("submit", "--gpus", "8", "--slurm", "partition=PARTITION,time=4:00:00")
+    return plan.command("submit", "--gpus", "8", "--slurm", "time=4:00:00")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,8 +18,8 @@ from urllib.parse import quote
 from robharness.errors import UserError, describe, for_shell, nearest_existing
 from robharness.fetching.needs import Need, RemoteFile, needs
 from robharness.fetching.records import Fetched, FetchListener
-from robharness.fetching.transfer import PART, Patience, Refused, checked_by, size_of, transfer
-from robharness.fetching.unpack import unpack
+from robharness.fetching.transfer import PART, Patience, Refused, checked_by, size_of, split_login, transfer
+from robharness.fetching.unpack import move, unpack
 from robharness.planning.cells import Plan
 from robharness.planning.planner import refresh
 from robharness.planning.weights import file_digest, locate
@@ -56,7 +55,8 @@ class Fetcher:
     """Fetches needs into a data root.
 
     root: the data root.
-    mirror: address or folder that serves all files under their own names, in place of the publishers.
+    mirror: address or folder that serves all files under their own names, in place of the publishers. A name and a
+        password in it are for its server alone; they are in no message and no record.
     listener: shows the progress.
     patience: attempts on a connection that breaks off.
     free_space: path of a folder -> its free bytes.
@@ -71,13 +71,14 @@ class Fetcher:
         patience: Patience | None = None,
         free_space: Callable[[Path], int] | None = None,
     ) -> None:
-        self._root, self._listener, self._mirror = root, listener, mirror
+        self._root, self._listener = root, listener
+        self._mirror, self._login = split_login(mirror or "")
         self._patience = patience or Patience()
         self._free_space = free_space or (lambda path: shutil.disk_usage(path).free)
 
     def url(self, file: RemoteFile) -> str:
         """Return the address from which a file is read."""
-        if self._mirror is None:
+        if not self._mirror:
             return file.source.url
         mirror = self._mirror if "://" in self._mirror else Path(self._mirror).expanduser().absolute().as_uri()
         return f"{mirror.rstrip('/')}/{quote(file.source.file_name)}"
@@ -87,7 +88,7 @@ class Fetcher:
         files = {self.url(file): file for need in missing for file in need.files}
         unknown = [url for url, file in files.items() if file.source.size is None]
         with ThreadPoolExecutor(8) as threads:
-            asked = dict(zip(unknown, threads.map(size_of, unknown), strict=True))
+            asked = dict(zip(unknown, threads.map(partial(size_of, login=self._login), unknown), strict=True))
         return {url: asked.get(url) if file.source.size is None else file.source.size for url, file in files.items()}
 
     def fetch(self, missing: Sequence[Need]) -> Iterator[Fetched]:
@@ -161,7 +162,7 @@ class Fetcher:
         source, url, work = file.source, self.url(file), self._work(file)
         name = source.file_name
         progress = lambda done, total: self._listener.fetching(name, done, total)  # noqa: E731
-        path = transfer(source, url, work, progress, self._patience)
+        path = transfer(source, url, work, progress, self._patience, self._login)
         size, sha256 = path.stat().st_size, file_digest(path)
         if isinstance(source, Archive):
             self._listener.message(f"unpacking {name}")
@@ -220,7 +221,8 @@ class Fetcher:
         """Return whether another process has fetched a file since it was missing."""
         if not isinstance(file.source, Archive):
             return file.place.is_file()
-        return any(line.get("url") == file.source.url and line.get("at", 0) > since for line in _lines(self._root))
+        lines = [line for line in _lines(self._root) if line.get("url") == file.source.url]
+        return any(isinstance(at := line.get("at"), float) and at > since for line in lines)
 
     def _record(self, file: RemoteFile, url: str, size: int, sha256: str) -> None:
         """Append a line about a download; one write of a short line is never mixed with that of another process."""
@@ -256,19 +258,9 @@ def _unpacked(source: Archive, size: int) -> int:
 
 
 def _place(path: Path, place: Path) -> None:
-    """Move a finished file to its place in one step, also onto another file system."""
+    """Move a finished file to its place in one step."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.replace(path, place)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        beside = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            shutil.copyfile(path, beside)
-            os.replace(beside, place)
-        finally:
-            beside.unlink(missing_ok=True)
+    move(path, place)
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from robharness.planning.weights import file_digest
@@ -35,6 +36,8 @@ PART, STATE = "part", "part.json"
 
 Progress = Callable[[int, int | None], None]
 """Is called with the number of bytes that are there, and of all bytes if it is known."""
+Login = tuple[str, str]
+"""The name and the password of a user."""
 
 
 class Refused(Exception):
@@ -58,13 +61,19 @@ class Patience:
 
 
 def transfer(
-    source: Download | Archive, url: str, folder: Path, progress: Progress, patience: Patience | None = None
+    source: Download | Archive,
+    url: str,
+    folder: Path,
+    progress: Progress,
+    patience: Patience | None = None,
+    login: Login | None = None,
 ) -> Path:
     """Download a file into a folder of its own, and return its path there.
 
     source: the record, with the digests and the size to check.
     url: address from which the file is read, which may be that of a mirror, or `file://`.
     folder: for this file alone; what an interrupted transfer left there is resumed.
+    login: for the server; it is in no message and no file.
     Raises Refused if the file cannot be had or is another one, and OSError if it cannot be written.
     """
     import pooch
@@ -79,7 +88,7 @@ def transfer(
     for left_over in folder.glob("tmp*"):  # of pooch in a process that was killed
         left_over.unlink()
     while True:
-        downloader = Downloader(source, folder, progress, patience or Patience())
+        downloader = Downloader(source, folder, progress, patience or Patience(), login)
         try:
             path = Path(pooch.retrieve(url, known_hash=known, fname=name, path=folder, downloader=downloader))
             _check_digits(source, path)
@@ -120,11 +129,18 @@ def checked_by(source: Download | Archive) -> str:
 class Downloader:
     """A downloader of pooch that resumes.
 
-    source, folder, progress, patience: as `transfer` takes them.
+    source, folder, progress, patience, login: as `transfer` takes them.
     """
 
-    def __init__(self, source: Download | Archive, folder: Path, progress: Progress, patience: Patience) -> None:
-        self._source, self._progress, self._patience = source, progress, patience
+    def __init__(
+        self,
+        source: Download | Archive,
+        folder: Path,
+        progress: Progress,
+        patience: Patience,
+        login: Login | None = None,
+    ) -> None:
+        self._source, self._progress, self._patience, self._login = source, progress, patience, login
         self._part, self._state = folder / PART, folder / STATE
         self._most = self._begun_with = self._there
         self.has_resumed_another_run = False
@@ -161,6 +177,7 @@ class Downloader:
 
         pauses, failures = self._patience.pause, 0
         with requests.Session() as session:
+            session.auth = self._login
             while True:
                 before = self._most
                 try:
@@ -309,7 +326,16 @@ def _validator(response: requests.Response) -> str | None:
     return found
 
 
-def size_of(url: str) -> int | None:
+def split_login(url: str) -> tuple[str, Login | None]:
+    """Return an address without the name and the password in it, and these; None if it has none."""
+    match = re.match(r"(https?://)([^/?#]*)@", url, re.IGNORECASE)
+    if match is None:
+        return url, None
+    name, _, password = match[2].partition(":")
+    return match[1] + url[match.end() :], (unquote(name), unquote(password))
+
+
+def size_of(url: str, login: Login | None = None) -> int | None:
     """Ask a server, or the file system, for the size of a file; None if it does not answer."""
     import requests
 
@@ -318,7 +344,7 @@ def size_of(url: str) -> int | None:
         if urlsplit(url).scheme == "file":
             path = Path(url2pathname(urlsplit(url).path))
             return path.stat().st_size if path.is_file() else None
-        response = requests.head(url, headers=headers, allow_redirects=True, timeout=(5, 10))
+        response = requests.head(url, headers=headers, auth=login, allow_redirects=True, timeout=(5, 10))
         length = response.headers.get("Content-Length", "")
         if response.status_code == 200 and length.isdecimal() and int(length):
             return int(length)

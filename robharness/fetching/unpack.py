@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tarfile
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from robharness.fetching.transfer import Refused
@@ -61,4 +63,24 @@ def _move(source: Path, target: Path) -> None:
         if entry.is_dir() and not entry.is_symlink() and place.is_dir():
             _move(entry, place)
         elif not os.path.lexists(place):
-            os.rename(entry, place)
+            move(entry, place)
+
+
+def move(path: Path, place: Path) -> None:
+    """Move a file or a folder to a place in one step, also onto another file system, such as that of a link."""
+    try:
+        os.replace(path, place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.copytree(path, beside, symlinks=True)
+            else:
+                shutil.copyfile(path, beside, follow_symlinks=False)
+            os.replace(beside, place)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            with suppress(OSError):
+                beside.unlink()

@@ -316,7 +316,7 @@ def _cell(
     if perturbation is not None and perturbation.kind == "attack" and perturbation.name not in without_files:
         known = data.n if model.entry.spec.labels == INSTANCES else len(data.order) or data.n
         declared = call_plugin(perturbation.entry, _cost, perturbation)
-        cost = _cost_on(declared, perturbation, known, max(1, len(surrogates)))
+        cost = _cost_on(declared, perturbation, known or perturbation.fitted_on, max(1, len(surrogates)))
     return Cell(
         model=model,
         data=data,

@@ -30,7 +30,6 @@ class MissingWork:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self._n, store = plan.n, store.listed()
-        self._n, store = plan.n, store.listed()
         self._spans = [
             (cell, store.missing(cell.key, plan.n) if cell.key else uncovered([], (0, plan.n)))
             for cell in (*plan.cells, *plan.pending_cells)

@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from robharness.locations import local_folder
 from robharness.planning.cells import Plan
+from robharness.planning.commands import DEFAULT_STORE
 from robharness.planning.files import LARGEST_RECORD, json_object
 from robharness.reading import read_regular
 from robharness.store.folder import StoreFolder
@@ -59,6 +60,7 @@ class Submission:
     time: in ISO format with its time zone.
     machine: that sent it, which alone knows its local jobs.
     suite: the absolute path of the suite's file; `settings` are the values that were set in it.
+    store: the URL of a store that is no folder; None for the folder that has the record.
     words: the command as it was typed, without `robharness`, in `working_directory`.
     only: the glob of its cells; None for all.
     examples: their number; `shards` is the number of parts of them.
@@ -78,6 +80,7 @@ class Submission:
     examples: Position
     shards: Annotated[int, Field(ge=1, le=2**20)]
     throttle: Annotated[int, Field(ge=1)] | None = None
+    store: str | None = None
     jobs: tuple[SentJob, ...] = ()
 
     @property
@@ -121,6 +124,21 @@ def new_submission(store: StoreFolder, content: Submission) -> StoredSubmission:
     return StoredSubmission(folder=folder, content=content)
 
 
+def home(store: StoreFolder) -> StoreFolder:
+    """Return the folder that holds the submissions of a store: of one that is no folder, the default one here.
+
+    Logs and the files of jobs need a file system that all machines see. Its findings are those of the store.
+    """
+    found = StoreFolder(str(store) if isinstance(store.root, Path) else DEFAULT_STORE)
+    found.findings = store.findings
+    return found
+
+
+def url_of(store: StoreFolder) -> str | None:
+    """Return the URL of a store that is no folder; None for a folder."""
+    return None if isinstance(store.root, Path) else str(store.root)
+
+
 def _root(store: StoreFolder) -> Path:
     return local_folder(store.root) / FOLDER
 
@@ -156,16 +174,17 @@ def _adapter() -> TypeAdapter[Submission]:
 
 def submissions(store: StoreFolder) -> list[StoredSubmission]:
     """List the submissions of a store, the latest first. Those that cannot be read are left out, with a finding."""
-    found = []
-    for name in store.names(_root(store)):
-        path = _root(store) / name / FILE
+    found, folder = [], home(store)
+    for name in folder.names(_root(folder)):
+        path = _root(folder) / name / FILE
         try:
             found.append(StoredSubmission(folder=path.parent, content=parse(read_regular(path, LARGEST_RECORD))))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            store.add_damage(path, reason, "its jobs are not known, so that its work may be done twice")
+            folder.add_damage(path, reason, "its jobs are not known, so that its work may be done twice")
+    found = [each for each in found if each.content.store == url_of(store)]
     return sorted(found, key=lambda each: (each.content.moment, each.folder.name), reverse=True)
 
 

@@ -15,7 +15,7 @@ from robharness.submission import records
 from robharness.submission.clusters import JobState, last_words
 from robharness.submission.missing import MissingWork, seconds_of
 from robharness.submission.records import SentJob, StoredSubmission, Submission
-from robharness.submission.submit import active_spans, home, job_states
+from robharness.submission.submit import active_spans, job_states
 from robharness.submission.task import TaskState, read_state
 
 State = Literal["done", "running", "pending", "failed", "missing"]
@@ -92,8 +92,7 @@ def status_of(plan: Plan, store: Store) -> SuiteStatus:
 
     Raises UserError if a cluster does not answer.
     """
-    folder = home(store)
-    every = [each for each in records.submissions(folder) if each.content.suite == str(plan.suite.path)]
+    every = [each for each in records.submissions(store) if each.content.suite == str(plan.suite.path)]
     known = [each for each in every if each.content.settings == plan.suite.settings]
     states = job_states(known)
     missing, speeds = MissingWork(plan, store), seconds_per_pass(store)

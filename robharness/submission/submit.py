@@ -11,9 +11,7 @@ from pathlib import Path
 
 from robharness.errors import UserError
 from robharness.planning.cells import span_of
-from robharness.planning.commands import DEFAULT_STORE
 from robharness.session import Session
-from robharness.store.folder import StoreFolder
 from robharness.submission import records
 from robharness.submission.clusters import Cluster, JobState, Predecessor, local_state, slurm_states
 from robharness.submission.missing import Covered, MissingWork
@@ -61,23 +59,13 @@ class Sent:
         return [job for job in self.submission.content.jobs if job.part] if self.submission else []
 
 
-def home(store: StoreFolder) -> StoreFolder:
-    """Return the folder that holds the submissions of a store: of one that is no folder, the default one here.
-
-    Logs and the files of jobs need a file system that all machines see. Its findings are those of the store.
-    """
-    found = StoreFolder(str(store) if isinstance(store.root, Path) else DEFAULT_STORE)
-    found.findings = store.findings
-    return found
-
-
 def send(session: Session, request: Request, cluster: Cluster) -> Sent:
     """Send the shards that miss outcomes which no job computes, after a training if models are not trained yet.
 
     Raises UserError if the cluster refuses the jobs, StoreError if nothing can be written.
     """
-    plan, folder = session.selected, home(session.store)
-    known = records.of_plan(plan, folder)
+    plan, folder = session.selected, records.home(session.store)
+    known = records.of_plan(plan, session.store)
     states = job_states(known)  # before the store is read: a job that ends meanwhile has stored its outcomes
     missing = MissingWork(plan, session.store)
     uncovered = missing.without(active_spans(known, states))
@@ -95,12 +83,13 @@ def send(session: Session, request: Request, cluster: Cluster) -> Sent:
     content = Submission(
         time=datetime.fromtimestamp(folder.files.time(), UTC).isoformat(timespec="microseconds"),
         cluster=request.cluster, machine=socket.gethostname(), suite=str(plan.suite.path),
-        settings=plan.suite.settings, words=request.typed, working_directory=str(plan.suite.working_directory),
-        only=session.only, examples=plan.n, shards=request.shards, throttle=request.throttle,
+        store=records.url_of(session.store), settings=plan.suite.settings, words=request.typed,
+        working_directory=str(plan.suite.working_directory), only=session.only, examples=plan.n,
+        shards=request.shards, throttle=request.throttle,
     )  # fmt: skip
     sent.submission = records.new_submission(folder, content)
     try:
-        _send(sent, wanted, session, request, cluster, _active_training(known, states), missing)
+        _send(sent, wanted, session, request, cluster, _active_training(known, states, request.cluster), missing)
     except UserError:
         if not sent.submission.content.jobs:  # nothing was sent that a record could name
             shutil.rmtree(sent.submission.folder, ignore_errors=True)
@@ -122,7 +111,7 @@ def _send(
     training: the one that is active already.
     """
     assert sent.submission is not None
-    plan, folder = session.selected, home(session.store)
+    plan, folder = session.selected, records.home(session.store)
     name, place = f"robharness-{plan.suite.name}", sent.submission.folder
 
     def make_task(name: str, words: tuple[str, ...]) -> Task:
@@ -183,11 +172,15 @@ def active_spans(known: Sequence[StoredSubmission], states: dict[tuple[Path, str
     ]
 
 
-def _active_training(known: Sequence[StoredSubmission], states: dict[tuple[Path, str], JobState]) -> Predecessor | None:
+def _active_training(
+    known: Sequence[StoredSubmission], states: dict[tuple[Path, str], JobState], cluster: records.ClusterName
+) -> Predecessor | None:
+    """Return the training that is active on a cluster. Jobs of one cluster cannot wait for those of another."""
     return next(
         (
             Predecessor(submission=each, job=job)
             for each in known
+            if each.content.cluster == cluster
             for job in each.content.jobs
             if job.name == TRAINING and states[each.folder, job.name].is_active
         ),

@@ -4,7 +4,9 @@ import io
 import os
 import stat
 import tarfile
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +96,26 @@ def test_damaged_and_empty_archives_are_refused_and_leave_nothing(tmp_path, name
         assert not (tmp_path / "data").exists()
     with pytest.raises(Refused, match="is empty"):
         unpack(kind(path), tmp_path / "data", tmp_path / "staging")
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder on another file system."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("this machine has no second file system")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_folders_may_be_links_to_another_file_system(place, tmp_path, elsewhere):
+    """Large data are often there."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/set").symlink_to(elsewhere)
+    (elsewhere / "old").write_bytes(b"stays")
+    archive = tar(tmp_path / "a.tar", ("set/deep/x", b"1"), ("set/y", b"2"), ("set/old", b"new"), ("set/link", "y"))
+    place(archive)
+    names = {str(path.relative_to(elsewhere)) for path in elsewhere.rglob("*")}
+    assert names == {"deep", "deep/x", "y", "old", "link"}
+    contents = [(elsewhere / name).read_bytes() for name in ("deep/x", "y", "old", "link")]
+    assert contents == [b"1", b"2", b"stays", b"2"] and os.readlink(elsewhere / "link") == "y"

@@ -1,5 +1,6 @@
 """`robharness fetch`, `run --fetch` and `plan` on a suite whose weights and data a server on the loopback has."""
 
+import base64
 import importlib.util
 import json
 import os
@@ -151,6 +152,24 @@ def test_a_mirror_serves_all_files_under_their_names(served, shell, tmp_path, ki
     assert line["url"].startswith("http://127.0.0.1:1/") and mirror.strip("/").replace(" ", "%20") in line["from"]
 
 
+def test_the_password_of_a_mirror_is_in_no_record_and_no_message(served, shell, tmp_path):
+    served.serve("originals/original.bin", library.SERVED["original.bin"])
+    served.files["net.bin"].content = b"x" * 192
+    served.login = f"Basic {base64.b64encode(b'ann:s@cret').decode()}"
+    mirror = served.url.replace("://", "://ann:s%40cret@")
+    listed = shell("fetch", "s.yaml", "--list", "--from", mirror)
+    assert "originals/original.bin   192 bytes" in listed.stdout and "cret" not in listed.stdout + listed.stderr
+    found = shell("fetch", "s.yaml", "--from", mirror)
+    assert found.returncode == 3
+    *messages, command = found.stderr.splitlines()
+    assert f"{served.url}/net.bin is another file" in "".join(messages) and command.count(f"--from {mirror} ") == 1
+    assert "cret" not in found.stdout + "".join(messages)
+    records = [path.read_bytes() for path in (tmp_path / "data").rglob("*.json*")]
+    assert len(records) == 1 and not any(b"cret" in record for record in records)
+    served.login = "Basic other"
+    assert "the server answers 401" in shell("fetch", "s.yaml", "--from", mirror).stderr
+
+
 def test_a_mirror_with_another_file_is_refused_and_the_rest_is_fetched(served, shell, tmp_path):
     served.serve("net.bin", b"x" * 192)
     served.serve("rain.zip", b"x" * len(library.RAIN))
@@ -166,6 +185,18 @@ def test_a_mirror_with_another_file_is_refused_and_the_rest_is_fetched(served, s
     served.serve("rain.zip", library.RAIN)
     served.serve("net.bin", library.WEIGHTS)
     assert shell("fetch", "s.yaml").returncode == 0
+
+
+def test_a_list_has_no_total_if_no_size_is_known(served, shell, tmp_path):
+    write(tmp_path, data={"name": "library/closed", "split": "test"}, models=MODELS[:1])
+    for name in ("net.bin", "rain.zip"):
+        served.files[name].length = ""
+    (tmp_path / "data").mkdir()
+    found = shell("fetch", "s.yaml", "--list")
+    assert "2 files to fetch, 2.0 kB, and 1 of unknown size\n" in found.stderr  # of the rain, the size is published
+    shell("fetch", "s.yaml")
+    (tmp_path / "data/weights/net.bin").unlink()
+    assert "1 file to fetch, 1 of unknown size\n" in shell("fetch", "s.yaml", "--list").stderr
 
 
 def test_what_a_person_has_to_get_is_named_with_its_page(served, shell, tmp_path):
@@ -368,3 +399,6 @@ def test_a_plan_without_a_known_number_of_examples(served, shell, tmp_path):
     assert "4 cells of an unknown number of examples, shown for one each" in found.stdout
     facts = json.loads(shell("plan", "s.yaml", "--json").stdout)
     assert facts["n"] is None and facts["passes_left"]["forward"] == 4
+    write(tmp_path, data={"name": "library/closed", "split": "test"}, attacks=[{"attack": "fits/mean", "eps": "1/8"}])
+    facts = json.loads(shell("plan", "s.yaml", "-p", str(Path(LIBRARY).parents[1] / "fits.py"), "--json").stdout)
+    assert facts["fits_left"] == {"forward": 2 * (12 + 12 * 3), "backward": 2 * 12 * 3}

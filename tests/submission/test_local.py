@@ -137,6 +137,16 @@ def test_models_are_trained_before_the_shards_begin(jobs, write, tmp_path):
     assert "Net" in log.read_text() and "Other" in log.read_text()
 
 
+def test_local_jobs_do_not_wait_for_a_training_of_slurm(jobs, slurm, write):
+    path = write(learning(), "learning.yaml")
+    assert jobs("submit", path, "--jobs", 2, "--slurm", "time=60").returncode == 0
+    slurm.says("squeue", "101|RUNNING|None\n")
+    sent = jobs("submit", path, "--jobs", 2, *LOCAL)
+    assert sent.returncode == 0, sent.stderr
+    assert jobs.state("training")["code"] == 0
+    jobs.ends("shard-1-of-2", "shard-2-of-2")
+
+
 def test_a_training_that_fails_is_one_sentence_and_sends_no_shards(jobs, write):
     path = write(learning(NET | {"what": "says why"}), "learning.yaml")
     sent = jobs("submit", path, "--jobs", 2, *LOCAL)

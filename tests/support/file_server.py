@@ -48,13 +48,16 @@ class Served:
 
 
 class FileServer:
-    """Files by name; `sent` counts the bytes of bodies, `requests` are (method, name, Range)."""
+    """Files by name; `sent` counts the bytes of bodies, `requests` are (method, name, Range).
+
+    login: the header Authorization that each request must have; empty for none.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, Served] = {}
         self.sent: Counter[str] = Counter()
         self.requests: list[tuple[str, str, str | None]] = []
-        self.url = ""
+        self.url = self.login = ""
 
     def serve(self, name: str, content: bytes, **how: Any) -> Served:
         self.files[name] = Served(content, **how)
@@ -73,6 +76,8 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             name = self.path.lstrip("/")
             wanted = self.headers.get("Range")
             server.requests.append((self.command, name, wanted))
+            if server.login and self.headers.get("Authorization") != server.login:
+                return self.send_error(401)
             served = server.files.get(name)
             if served is None:
                 return self.send_error(404)
