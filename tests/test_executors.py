@@ -435,3 +435,9 @@ def test_an_object_that_is_no_executor_is_a_problem_of_the_plugin(tmp_path, body
     path.write_text(f"from robharness import hookimpl\n@hookimpl\ndef robharness_executors():\n    {body}\n")
     with pytest.raises(UserError, match=error):
         discover([str(path)])
+
+
+def test_results_in_memory_are_of_one_process(suite, toys):
+    with pytest.raises(UserError, match="results in memory://one/prefix exist in this process alone"):
+        api.run(suite(), store="memory://one/prefix", plugins=[toys], workers=2)
+    assert api.run(suite(), store="memory://one/prefix", plugins=[toys]).is_complete

@@ -21,6 +21,7 @@ from robharness.engine.summary import Summary
 from robharness.engine.units import UnitPlanner, next_unit
 from robharness.errors import UserError
 from robharness.findings import sentences
+from robharness.locations import ObjectPath
 from robharness.planning.cells import Cell, Plan
 from robharness.store.expected import checks
 from robharness.store.store import Store
@@ -39,6 +40,11 @@ def choose_executor(
         raise UserError(
             f"a live network exists in this process alone, and the workers of '{executor.name}' are other processes. "
             "Try: one device and no `workers`"
+        )
+    if executor.needs_request and isinstance(plan.store, ObjectPath) and plan.store.scheme == "memory":
+        raise UserError(
+            f"results in {plan.store} exist in this process alone, and the workers of '{executor.name}' are other "
+            "processes. Try: a folder as the store"
         )
     if len(devices) > (workers or 1):
         raise UserError(f"{len(devices)} devices need as many workers, not {workers or 1}. Try: {len(devices)} workers")
