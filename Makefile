@@ -11,7 +11,7 @@ DEMO := -e . -e plugins/robharness-samples -e plugins/robharness-attacks -e plug
 TOOLS := pytest pytest-benchmark pytest-timeout pytest-xdist hypothesis ruff mypy import-linter types-PyYAML setuptools wheel \
   scipy statsmodels duckdb pandas jsonschema check-jsonschema lxml junitparser safetensors playwright nbconvert ipykernel \
   obstore submitit
-PEERS := imagecorruptions-imaug foolbox torchattacks pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
+PEERS := imagecorruptions-imaug foolbox 'torchattacks>=3.5' pyautoattack mlxtend decord2 av scikit-video google-crc32c lightly pytorch-metric-learning
 # MLflow has a folder of its own, since a peer pins an old release of a package that MLflow needs a newer one of.
 # So has moto, the server of S3 in the tests, which needs newer releases of several libraries than the peers.
 # So has adv-lib, without its requirement visdom: it draws plots, and cannot be built with setuptools 81 or newer.
