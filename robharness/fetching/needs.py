@@ -56,7 +56,7 @@ class Need:
 
     @property
     def key(self) -> Any:
-        """What makes two needs the same: their published files and their place, or else their text."""
+        """The key that equal needs share: their published files and their place, or else their text."""
         urls = tuple(file.source.url for file in self.files)
         return (self.place, urls) if urls else (self.what, self.hint)
 

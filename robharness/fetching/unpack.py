@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from robharness.fetching.transfer import Refused
 
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
-"""What a damaged, encrypted or hostile archive raises."""
+"""Errors that a damaged, encrypted or hostile archive raises."""
 
 
 def unpack(archive: Path, folder: Path, staging: Path) -> None:

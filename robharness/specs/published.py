@@ -158,7 +158,7 @@ class Conversion:
 
 
 Published = Download | Archive | Conversion
-"""What `robharness fetch` gets."""
+"""Records of what `robharness fetch` gets."""
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 """Ends of the names of archives that are unpacked."""

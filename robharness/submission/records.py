@@ -55,7 +55,7 @@ class SentJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What one command has sent.
+    """The record of what one command has sent.
 
     time: in ISO format with its time zone.
     machine: that sent it, which alone knows its local jobs.

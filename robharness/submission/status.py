@@ -127,7 +127,7 @@ def _seconds_left(parts: Sequence[PartStatus], throttle: int | None) -> float | 
 
 @dataclass(frozen=True)
 class _View:
-    """What the parts of a status are made of."""
+    """The facts that the parts of a status are made of."""
 
     plan: Plan
     store: Store

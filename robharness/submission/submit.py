@@ -21,7 +21,7 @@ from robharness.submission.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be sent.
+    """The work that is to be sent.
 
     shards: the number of parts of the examples, each of which is a job.
     run: the words of the command of a shard, without `--shard`.
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass(kw_only=True)
 class Sent:
-    """What was sent, and why the other shards were not.
+    """The shards that were sent, and why the others were not.
 
     complete: shards that miss nothing; `covered` are those whose missing outcomes other jobs compute.
     submission: None if nothing was sent.

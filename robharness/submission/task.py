@@ -43,7 +43,7 @@ class TaskFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """What is known of a task from its own process.
+    """The state of a task, as its own process wrote it.
 
     state: "running"; "requeued", in the queue again; or "ended".
     since: the time of this state, in ISO format.

@@ -47,7 +47,7 @@ def test_jobs_store_what_one_run_does_and_run_no_more_at_once_than_allowed(jobs,
 
 
 def test_killed_jobs_are_named_and_only_their_shards_are_sent_again(jobs, suite, write, tmp_path, toys):
-    """Of shard 2 the command is killed, of shard 3 the process of its job, with which the command dies."""
+    """The command of shard 2 is killed, and the process of the job of shard 3, with which its command dies."""
     path = write(slow(suite))
     jobs("submit", path, "--gpus", 3, "--device", "cpu", *LOCAL, TOYS_SLOW=600)
     log = tmp_path / "log"

@@ -1,4 +1,4 @@
-"""What Slurm gets and what its queue says: scripts against golden files, and states, with commands that run nothing."""
+"""Slurm's input and its answers: scripts against golden files, and states, with commands that run nothing."""
 
 import json
 import re

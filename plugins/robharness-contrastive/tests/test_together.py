@@ -78,7 +78,7 @@ def largest_difference(found, expected):
 
 
 def test_batch_norm_over_processes_is_that_of_the_whole_batch(together, two, device):
-    """Of unequal parts as well: outputs, all gradients, running statistics, and outputs in eval mode."""
+    """Unequal parts agree as well: outputs, all gradients, running statistics, and outputs in eval mode."""
     found = torch.load(two / "norms.pt", map_location="cpu")
     for name in together.NORMS:
         expected = together.normalised(name, device)
@@ -88,7 +88,7 @@ def test_batch_norm_over_processes_is_that_of_the_whole_batch(together, two, dev
 
 
 def test_two_processes_train_as_one(together, two, device, tmp_path):
-    """The same weights, with BatchNorm, a reserve and accumulation, up to the rounding of float64."""
+    """Weights are the same with BatchNorm, a reserve and accumulation, up to the rounding of float64."""
     for name in (*together.EXACT, *together.CLOSE):
         together.train(tmp_path, device, name)
         tolerance = 1e-9 if name in together.EXACT else 1e-4

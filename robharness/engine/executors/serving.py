@@ -41,7 +41,7 @@ VARIABLES = ("ROBHARNESS_", "AWS_", "GOOGLE_", "MKL_", "OMP_", "KMP_", "OPENBLAS
 
 @dataclass(frozen=True, kw_only=True)
 class StartMessage:
-    """What a worker needs to make the plan of a run.
+    """All that a worker needs to make the plan of a run.
 
     request: the arguments of the plan.
     part: the part of its examples, see `Plan.part`.
