@@ -117,8 +117,11 @@ class StoredSubmission:
 
 
 def new_submission(store: StoreFolder, content: Submission) -> StoredSubmission:
-    """Write the record of a submission that has no jobs yet, into a folder of its own. Raises StoreError."""
-    stamp = datetime.fromtimestamp(store.files.time(), UTC).strftime("%Y%m%dT%H%M%SZ")
+    """Write the record of a submission that has no jobs yet, into a folder of its own. Raises StoreError.
+
+    The names of the folders are in the order of sending, even of two submissions within a second.
+    """
+    stamp = content.moment.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     folder = _root(store) / f"{stamp}-{uuid4().hex[:6]}"
     store.write_json(folder / FILE, asdict(content))
     return StoredSubmission(folder=folder, content=content)

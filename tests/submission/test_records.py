@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,14 @@ def test_a_record_is_read_as_it_was_written(written):
     store, submission = written
     assert records.submissions(store) == [submission]
     assert submission.content.jobs == (JOB,) and store.findings == []
+
+
+def test_folders_and_records_are_in_the_order_of_sending(tmp_path):
+    store = StoreFolder(tmp_path)
+    times = [f"2026-11-01T01:00:00.{microseconds:06}+01:00" for microseconds in range(0, 200_000, 10_007)]
+    sent = [records.new_submission(store, replace(CONTENT, time=time)) for time in times]
+    assert [each.folder for each in sent] == sorted(each.folder for each in sent)
+    assert records.submissions(store) == sent[::-1]
 
 
 @pytest.mark.parametrize(

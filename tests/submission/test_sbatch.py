@@ -30,7 +30,7 @@ setup: [module load cuda, export NCCL_DEBUG=WARN]
 
 def normalised(text, folder):
     """A script without the paths of this machine."""
-    text = re.sub(r"submissions/[0-9TZ]+-[0-9a-f]{6}", "submissions/NEW", text.replace(str(folder), "FOLDER"))
+    text = re.sub(r"submissions/[0-9TZ.]+-[0-9a-f]{6}", "submissions/NEW", text.replace(str(folder), "FOLDER"))
     return text.replace(sys.executable, "PYTHON")
 
 
