@@ -73,7 +73,11 @@ def command(
         throttle=job_options.throttle,
     )
     kind = Slurm if cluster == "slurm" else Local
-    sent = send(session, request, kind(options=job_options, gpus=1 if gpus else 0))
+
+    def on_wait(holder: str) -> None:
+        echo(f"{holder} sends jobs of this store; this process waits", err=True)
+
+    sent = send(session, request, kind(options=job_options, gpus=1 if gpus else 0), on_wait)
     show_findings(session)
     if as_json:
         echo_json(_facts(sent))

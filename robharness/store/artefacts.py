@@ -38,7 +38,7 @@ from robharness.planning.cells import Plan
 from robharness.planning.weights import file_digest
 from robharness.store.files import FileSystem
 from robharness.store.folder import StoreFolder
-from robharness.store.lock import LockFile
+from robharness.store.lock import LockFile, describe_holder
 
 if TYPE_CHECKING:
     from robharness.store.remote_artefacts import RemoteArtefacts
@@ -66,7 +66,7 @@ class ArtefactStore:
         """
         with self._local.translate_os_errors():
             artefact.lock.parent.mkdir(parents=True, exist_ok=True)
-            lock = LockFile.acquire(artefact.lock, self.local_files, lambda holder: on_wait(_describe_holder(holder)))
+            lock = LockFile.acquire(artefact.lock, self.local_files, lambda holder: on_wait(describe_holder(holder)))
         if self._remote is not None:
             message = f"the object store {self._store} has no locks: train on one machine at a time"
             self._store.add_finding(finding("no-locks", message))
@@ -201,8 +201,3 @@ def planned_with_artefacts(make_plan: Callable[[], Plan], store: Location) -> Pl
     while artefacts.fetch_for(planned):
         planned = make_plan()
     return planned
-
-
-def _describe_holder(holder: Mapping[str, Any]) -> str:
-    known = {"process", "machine"} <= holder.keys()
-    return f"process {holder['process']} on {holder['machine']}" if known else "another process"

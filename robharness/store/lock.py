@@ -77,6 +77,12 @@ class LockFile:
         self._file.close()
 
 
+def describe_holder(holder: Mapping[str, Any]) -> str:
+    """Return the process that a record names as text, e.g. "process 12 on gpu1"."""
+    known = {"process", "machine"} <= holder.keys()
+    return f"process {holder['process']} on {holder['machine']}" if known else "another process"
+
+
 def _is_at(file: IO[str], path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -3,6 +3,7 @@
     submissions/<time>-<random>/submission.json    the record
     submissions/<time>-<random>/shard-3-of-8.log   what the job of a shard printed, see `robharness.submission.task`
     submissions/<time>-<random>/jobs/              files of the library that sends the jobs
+    submissions.lock                               the process that sends jobs now
 
 A record names jobs; what is done follows from the store alone. Records are checked when they are read.
 """
@@ -10,6 +11,8 @@ A record names jobs; what is done follows from the store alone. Records are chec
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -19,12 +22,15 @@ from uuid import uuid4
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from robharness.findings import finding
 from robharness.locations import local_folder
 from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE
 from robharness.planning.files import LARGEST_RECORD, json_object
 from robharness.reading import read_regular
+from robharness.store.files import FileSystem
 from robharness.store.folder import StoreFolder
+from robharness.store.lock import LockFile, describe_holder
 from robharness.text import printable
 
 FOLDER, FILE = "submissions", "submission.json"
@@ -114,6 +120,27 @@ class StoredSubmission:
 
     def state_file(self, job: SentJob) -> Path:
         return self.folder / f"{job.name}.json"
+
+
+@contextmanager
+def sending(store: StoreFolder, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Let one process at a time send jobs, since what is missing depends on the jobs that the others have sent.
+
+    on_wait: called once with a description of the other process, if this one has to wait.
+    Raises StoreError if nothing can be written.
+    """
+    folder = home(store)
+    with folder.translate_os_errors():
+        _root(folder).mkdir(parents=True, exist_ok=True)
+        path = _root(folder).with_suffix(".lock")
+        lock = LockFile.acquire(path, FileSystem(), lambda holder: on_wait(describe_holder(holder)))
+    if not lock.is_supported:
+        message = f"the file system of {folder} has no locks: submit from one process at a time"
+        folder.add_finding(finding("no-locks", message))
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def new_submission(store: StoreFolder, content: Submission) -> StoredSubmission:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,11 +59,17 @@ class Sent:
         return [job for job in self.submission.content.jobs if job.part] if self.submission else []
 
 
-def send(session: Session, request: Request, cluster: Cluster) -> Sent:
+def send(session: Session, request: Request, cluster: Cluster, on_wait: Callable[[str], None]) -> Sent:
     """Send the shards that miss outcomes which no job computes, after a training if models are not trained yet.
 
+    on_wait: called once with a description of another process that sends jobs, if this one has to wait for it.
     Raises UserError if the cluster refuses the jobs, StoreError if nothing can be written.
     """
+    with records.sending(session.store, on_wait):
+        return _send_missing(session, request, cluster)
+
+
+def _send_missing(session: Session, request: Request, cluster: Cluster) -> Sent:
     plan, folder = session.selected, records.home(session.store)
     known = records.of_plan(plan, session.store)
     states = job_states(known)  # before the store is read: a job that ends meanwhile has stored its outcomes

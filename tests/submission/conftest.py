@@ -12,6 +12,7 @@ import yaml
 from toy_training import LEARNER, TOYS
 
 SBATCH = """#!/bin/sh
+while test -e {folder}/busy; do sleep 0.05; done
 count=$(cat {folder}/count 2> /dev/null || echo 100)
 echo $((count + 1)) > {folder}/count
 test -e {folder}/refuses && cat {folder}/refuses >&2 && exit 1

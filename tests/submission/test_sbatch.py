@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
 import sys
 from pathlib import Path
+from select import select
 
 import pytest
 
@@ -146,6 +148,26 @@ def test_other_values_of_the_suite_are_other_jobs(shell, slurm, suite, write):
     assert "not shown: 1 submission of this suite with other values of --set" in shown.stderr
     assert "shards: 2 running" in shell("status", path, "--set", "seed=1").stdout
     assert "sent shards 1, 2 of 2" in submit(shell, slurm, path, "--jobs", 2, "--slurm", "time=60")
+
+
+def test_two_commands_at_the_same_moment_send_the_work_once(slurm, suite, write, tmp_path, start_process):
+    (slurm.folder / "busy").touch()
+    slurm.says("squeue", "101_0|PENDING|None\n101_1|PENDING|None\n")
+    words = ["submit", write(suite()), "-p", TOYS, "--jobs", 2, "--slurm", "time=60"]
+    first, second = (start_process(*words, cwd=tmp_path) for _ in range(2))
+    waits, ready = select([first.stderr, second.stderr], [], [], 120)[0], {}
+    assert len(waits) == 1, "both send their jobs, or none"
+    waiting, sending = (first, second) if waits == [first.stderr] else (second, first)
+    assert waiting.stderr.readline() == (
+        f"process {sending.pid} on {socket.gethostname()} sends jobs of this store; this process waits\n"
+    )
+    (slurm.folder / "busy").unlink()
+    for process in (sending, waiting):
+        ready[process] = process.communicate(timeout=120)
+    assert ready[sending][0].startswith("sent shards 1, 2 of 2, jobs 101_0, 101_1\n")
+    assert ready[waiting][0] == "nothing is sent: other jobs compute what is missing\n"
+    assert [path.name for path in slurm.folder.glob("*.sh")] == ["101.sh"]
+    assert not (tmp_path / ".robharness/submissions.lock").exists()
 
 
 def test_jobs_of_another_object_store_compute_nothing_for_this_one(shell, slurm, suite, write, s3):
