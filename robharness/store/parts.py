@@ -151,7 +151,7 @@ def encode(
     stop = start + table.num_rows
     metadata = {_PROVENANCE: text, _CELL: key, _SPAN: f"{start}-{stop}"}
     table = table.replace_schema_metadata(metadata if passes is None else metadata | {_PASSES: passes.to_json()})
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     content = sink.getvalue()
     return Part(start, stop, checksum(content)), content, _provenances(text.encode())
 
@@ -170,7 +170,7 @@ def decode(content: bytes, key: str, part: Part, columns: Sequence[str] | None) 
     if checksum(content) != part.checksum:
         raise DamagedPart(f"its {len(content)} bytes have another checksum than the one in its name")
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         schema, metadata = file.schema_arrow, file.schema_arrow.metadata or {}
         _check_schema(file.metadata.num_rows, schema, key, part)
         _check_paths(file)
