@@ -151,7 +151,8 @@ def encode(
     stop = start + table.num_rows
     metadata = {_PROVENANCE: text, _CELL: key, _SPAN: f"{start}-{stop}"}
     table = table.replace_schema_metadata(metadata if passes is None else metadata | {_PASSES: passes.to_json()})
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    # no statistics: nothing reads them, and pyarrow ends the process if those of a damaged footer contradict each other
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, write_statistics=False)
     content = sink.getvalue()
     return Part(start, stop, checksum(content)), content, _provenances(text.encode())
 
