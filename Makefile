@@ -3,6 +3,10 @@
 # make test-slow  the tests that take minutes each
 # make lint       ruff, mypy, import rules
 # make bench      timings as ratios within one run
+# What is independent is installed at the same time.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += --jobs=4
+endif
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
@@ -59,10 +63,22 @@ bench: .venv/test.stamp
 	$(PIP) install $(DEMO)
 	touch $@
 
-.venv/core.stamp: pyproject.toml Makefile | .venv/bin/python
+.venv/core.stamp: .venv/packages.stamp .venv/mlflow.stamp .venv/moto.stamp .venv/programs.stamp
+	touch $@
+
+.venv/packages.stamp: pyproject.toml Makefile | .venv/bin/python
 	$(PIP) install -e . $(TOOLS)
+	touch $@
+
+.venv/mlflow.stamp: Makefile | .venv/bin/python
 	$(PIP) install --target .venv/mlflow --upgrade mlflow-skinny
+	touch $@
+
+.venv/moto.stamp: Makefile | .venv/bin/python
 	$(PIP) install --target .venv/moto --upgrade "moto[s3]" flask flask-cors
+	touch $@
+
+.venv/programs.stamp: Makefile | .venv/bin/python
 	@{ command -v chromium && command -v pdflatex && command -v pdftotext && command -v jq; } > /dev/null || $(APT)
 	touch $@
 
