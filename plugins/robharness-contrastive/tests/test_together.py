@@ -176,6 +176,8 @@ def test_the_loss_falls_in_mixed_precision_as_in_float32(job, make, precision, d
         training = dataclasses.replace(job(make(**of_bars(probe=None, precision=kind)), kind), device=device)
         loop.train(training)
         losses[kind] = [line["loss"] for line in lines(training.folder)]
+        found = weights(training.folder).values()
+        assert {value.dtype for value in found if value.is_floating_point()} == {torch.float32}
     first, *_, last = losses[precision]
     assert len(losses[precision]) == 3 and last < 0.85 * first
     assert losses[precision] == pytest.approx(losses["32-true"], abs=0.03 * (first - last))
