@@ -509,6 +509,21 @@ def test_the_smallest_budget_of_a_nested_attack_is_the_plain_one():
     assert three["pgd(linf, 2/255, nested)"].key != nested["pgd(linf, 2/255, nested)"].key
 
 
+def test_the_revision_of_a_training_may_depend_on_options():
+    """A revision that an option does not change leaves trained weights as they are."""
+
+    def keys(revision):
+        return keys_of(with_training(replace(TRAIN, revision=revision)))
+
+    assert keys(lambda params: 1) == keys(1) == keys_of(with_training(TRAIN))
+    assert keys(lambda params: 2 if params.width == 8 else 1) == keys(2) != keys(1)
+    for wrong in ("2", None, True, 2.0):
+        planned = plan(with_training(replace(TRAIN, revision=lambda params, wrong=wrong: wrong)), Path("data"))
+        assert f"its function `revision` returned {wrong!r}, not an integer" in str(planned.missing[0])
+    with pytest.raises(ValueError, match=r"revision=2\.5 must be an integer, a function or 'module:function'"):
+        replace(TRAIN, revision=2.5)
+
+
 def test_the_bytes_of_a_loose_file_count(tmp_path):
     def keys(text):
         file = tmp_path / "loose.py"

@@ -63,6 +63,7 @@ PLANNED = {
     "data": (TRAINED, "its function `data` returned {}, not a Mapping"),
     "base": (TRAINED, "its function `base` returned {}, not Options or None"),
     "inputs": (TRAINED, "its function `inputs` returned {}, not a Mapping"),
+    "revision": (TRAINED, ""),
     "open": (DATA, ""),
     "opened": (DATA, "its open returned {kind}, which lacks ids, labels"),
     "remarks": (DATA, "'{kind}' object is not iterable"),

@@ -167,6 +167,7 @@ def robharness_models():
         weights=Train(
             data=lambda params: spoiled(params) or act("data", {"train": DataRef(name="wild/pixels", split="test")}),
             base=lambda params: spoiled(params) or act("base"),
+            revision=lambda params: spoiled(params) or act("revision", 1),
             inputs=lambda params: spoiled(params) or act("inputs", {}),
             train=train,
         ),

@@ -73,7 +73,8 @@ def _artefacts(store: Location, glob: str, as_json: bool) -> int:
             last = ", ".join(f"{key} {_short(value)}" for key, value in row["metrics"].items())
             when = row["when"].partition("+")[0].replace("T", " ")
             seed = "" if row["seed"] is None else row["seed"]  # features have none
-            row |= {"seed": seed, "size": decimal(row["size"]), "when": when, "metrics": last}
+            processes = "" if row["processes"] == 1 else row["processes"]
+            row |= {"seed": seed, "size": decimal(row["size"]), "when": when, "processes": processes, "metrics": last}
         show_rows(rows, ARTEFACTS)
     else:
         echo(f"no {ARTEFACTS} in {store}: no suite has trained a model there. Try: robharness train --help", err=True)

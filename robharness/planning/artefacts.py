@@ -155,6 +155,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
     seed: of the training.
     size: of all files, in bytes.
     when: the time at which the training ended, in ISO format.
+    processes: the number of processes that trained it together; None if it is not known.
     state: "" if it is trained, "unfinished" or "failed".
     problem: the damage of a trained one that shows without reading the weights; "" if there is none.
     metrics: the last line of `metrics.jsonl`.
@@ -166,6 +167,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
             continue
         name = folder.name.removesuffix(UNFINISHED)
         training_spec, provenance = read(folder / TRAINING_SPEC), read(folder / PROVENANCE)
+        processes = provenance.get("processes")
         failure = _failed(folder.with_name(name))
         has_failed = failure.exists()
         rows.append(
@@ -176,6 +178,7 @@ def listing(store: Path) -> list[dict[str, Any]]:
                 "seed": training_spec.get("seed"),
                 "size": sum(map(_size, folder.rglob("*"))),
                 "when": str(provenance.get("time", "")),
+                "processes": processes if type(processes) is int else None,
                 "state": "" if is_trained else "failed" if has_failed else "unfinished",
                 "problem": visible_damage(folder) if is_trained else "",
                 "metrics": last_metrics(folder),

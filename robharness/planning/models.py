@@ -117,7 +117,7 @@ class ModelPlanner:
             "model": ref.entry.name,
             **({"params": params} if (params := identity_fields(ref.params)) else {}),
             "seed": ref.seed,
-            "revision": ref.entry.spec.weights.revision,
+            "revision": call_plugin(ref.entry, _revision, ref.entry.spec.weights.revision, ref.params),
             **({"source": digest} if digest else {}),
             "data": data,
             **({"inputs": {role: content_digest(path) for role, path in inputs.items()}} if inputs else {}),
@@ -250,6 +250,14 @@ def _of_encoder(error: UserError, label: str) -> UserError:
     if isinstance(error, MissingResources):
         return MissingResources([_of_encoder(each, label) for each in error.errors])  # type: ignore[misc]
     return error
+
+
+def _revision(declared: int | Callable[[Any], int], params: Any) -> int:
+    """Return the revision of a training. Raises TypeError if the plugin returned something else."""
+    found = call_spec(declared, params) if callable(declared) else declared
+    if type(found) is not int:
+        raise TypeError(f"its function `revision` returned {shown(found)}, not an integer")
+    return found
 
 
 def _training_inputs(ref: Model, data_root: Path) -> dict[str, Path]:

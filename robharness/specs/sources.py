@@ -151,7 +151,8 @@ class Train:
         They count by their content; one that is missing is named before anything runs.
     features: params -> the encoder whose features of all `data` the training needs, or None. The core computes them
         once for all trainings that need the same ones.
-    revision: raise it when `train` starts to make other weights.
+    revision: raise it when `train` starts to make other weights; params -> revision if they change with some options
+        alone.
     """
 
     data: Callable[[Params], Mapping[str, DataRef]] | str = field(metadata=RUNTIME)
@@ -159,17 +160,17 @@ class Train:
     base: Callable[[Params], Params | None] | str | None = field(default=None, metadata=RUNTIME)
     inputs: Callable[[Params], Mapping[str, File | Path]] | str | None = field(default=None, metadata=RUNTIME)
     features: Callable[[Params], Encoder | None] | str | None = field(default=None, metadata=RUNTIME)
-    revision: int = 1
+    revision: Callable[[Params], int] | str | int = 1
 
     def __post_init__(self) -> None:
         functions = ("data", "train", "base", "inputs", "features")
-        resolve_targets(self, functions)
+        resolve_targets(self, (*functions, "revision"))
         for key in functions:
             is_absent = key in ("base", "inputs", "features") and getattr(self, key) is None
             if not is_absent and not callable(getattr(self, key)):
                 raise ValueError(f"Train: {key}={getattr(self, key)!r} must be a function or 'module:function'")
-        if type(self.revision) is not int:
-            raise ValueError(f"Train: revision={self.revision!r} must be an integer")
+        if type(self.revision) is not int and not callable(self.revision):
+            raise ValueError(f"Train: revision={self.revision!r} must be an integer, a function or 'module:function'")
 
 
 @dataclass(frozen=True, kw_only=True)

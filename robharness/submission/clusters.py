@@ -59,7 +59,10 @@ class Predecessor:
 
 
 class Cluster(Protocol):
-    """A cluster that jobs are sent to."""
+    """A cluster that jobs are sent to, and the options of its jobs."""
+
+    @property
+    def options(self) -> JobOptions: ...
 
     def send(self, name: str, folder: Path, tasks: Sequence[Task], after: Predecessor | None) -> Iterator[list[str]]:
         """Send tasks, and yield the ids of their jobs, in order, in groups that are sent at once.

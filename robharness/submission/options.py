@@ -34,6 +34,8 @@ DECIDED = ("array", "chdir", "dependency", "error", "input", "job-name", "no-req
            "ntasks-per-node", "open-mode", "output", "parsable", "requeue", "signal", "wait", "wrap")  # fmt: skip
 """Options of sbatch that a submission decides by itself."""
 LARGEST = 2**31 - 1
+REQUEUE_SECONDS = 10
+"""Seconds at the end of `grace` in which a job is put into the queue again."""
 SHORTEST_GRACE = 30
 """Seconds of the shortest `grace`, in which the current cells are finished and the job is put into the queue again."""
 
@@ -56,6 +58,11 @@ class JobOptions:
     timeouts: int = 10
     setup: tuple[str, ...] = ()
     sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+    @property
+    def stop_seconds(self) -> int:
+        """The longest time in which a command that is stopped may finish its current cells."""
+        return self.grace - REQUEUE_SECONDS
 
 
 def read_options(profile: Path | None, pairs: str | None) -> JobOptions:

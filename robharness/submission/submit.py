@@ -121,7 +121,10 @@ def _send(
     name, place = f"robharness-{plan.suite.name}", sent.submission.folder
 
     def make_task(name: str, words: tuple[str, ...]) -> Task:
-        return Task(name=name, words=words, folder=place, working_directory=plan.suite.working_directory)
+        return Task(
+            name=name, words=words, folder=place, working_directory=plan.suite.working_directory,
+            stop_seconds=cluster.options.stop_seconds,
+        )  # fmt: skip
 
     if plan.pending_cells:
         if training is None:

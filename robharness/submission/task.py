@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 POLL_SECONDS = 0.1
-STOP_SECONDS = 20.0
-"""The longest time in which a command that is stopped may finish its current cells."""
 PR_SET_PDEATHSIG = 1
 """The option of prctl(2) on Linux that sends a signal to a process when its parent dies."""
 
@@ -102,12 +100,14 @@ class Task:
     words: the command without `robharness`.
     folder: of the submission; an absolute path.
     working_directory: of the command.
+    stop_seconds: the longest time in which the command, once it is stopped, may finish its current cells.
     """
 
     name: str
     words: tuple[str, ...]
     folder: Path
     working_directory: Path
+    stop_seconds: float
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
     _state: TaskState = field(default_factory=lambda: TaskState(state="running", since=_now()), init=False, repr=False)
 
@@ -149,7 +149,7 @@ class Task:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGINT)
-            deadline = time.monotonic() + STOP_SECONDS
+            deadline = time.monotonic() + self.stop_seconds
             while self._process.poll() is None and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             self._process.kill()

@@ -2,11 +2,16 @@
 
 import os
 import signal
+import threading
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from robharness import api
 from robharness.store import Store
+from robharness.submission.task import Task, TaskFailed
 from submission_support import children, stored
 from toy_training import LEARNER, NET, TOYS
 from toy_training import suite as learning
@@ -108,6 +113,28 @@ def test_a_preempted_job_stores_what_is_whole_and_resumes(jobs, suite, write, tm
     plan = api.plan(tmp_path / path, plugins=[toys])
     api.run(tmp_path / path, plugins=[toys], store=tmp_path / "whole")
     assert stored(tmp_path / ".robharness", plan) == stored(tmp_path / "whole", plan)
+
+
+@pytest.mark.parametrize("stop_seconds", [0, 600])
+def test_a_job_that_stops_waits_for_its_current_cells_as_long_as_its_grace_allows(
+    jobs, suite, write, tmp_path, monkeypatch, stop_seconds
+):
+    """A command whose time is over is killed, and the cell that it was computing is lost."""
+    path = write(slow(suite))
+    monkeypatch.setenv("TOYS_SLOW", "3")
+    words = ("run", path, "-p", TOYS, "-p", LEARNER, "--no-report")
+    task = Task(name="shard", words=words, folder=tmp_path, working_directory=tmp_path, stop_seconds=stop_seconds)
+
+    def compute():
+        with suppress(TaskFailed):
+            task()
+
+    process = threading.Thread(target=compute)
+    process.start()
+    jobs.until(lambda: (tmp_path / "log").exists())
+    task.checkpoint()
+    process.join()
+    assert [run["interrupted"] for run in Store(tmp_path / ".robharness").runs()] == [True] * bool(stop_seconds)
 
 
 # --- trainings ------------------------------------------------------------------------------------------------------

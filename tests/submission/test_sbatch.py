@@ -57,6 +57,9 @@ def test_a_script_is_that_of_the_golden_file(shell, slurm, suite, write, tmp_pat
     assert normalised(slurm.script(101), tmp_path) == (GOLDEN / f"{name}.sh").read_text()
     ids = {"plain": "101_0 to 101_3", "one": "101", "profile": "101_0 to 101_39"}[name]
     assert sent.splitlines()[0].endswith(f"{'job' if name == 'one' else 'jobs'} {ids}")
+    grace = 90 if name == "profile" else JobOptions().grace
+    tasks = [pickled(path) for path in tmp_path.glob(".robharness/submissions/*/jobs/*_submitted.pkl")]
+    assert tasks and {task.stop_seconds for task in tasks} == {grace - 10}
 
 
 def test_a_training_is_a_job_of_its_own_that_the_array_depends_on(shell, slurm, write, tmp_path):

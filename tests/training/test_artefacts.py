@@ -156,10 +156,17 @@ def test_artefacts_are_listed(seeds, shell, tmp_path):
     assert [row["label"] for row in rows] == ["Net seed 5", "Net seed 6", "Net seed 7", "Short"]
     assert rows[0]["metrics"]["epoch"] == 6 and rows[3]["metrics"]["epoch"] == 4
     assert all(row["size"] > 3000 and row["when"].startswith("20") and row["state"] == "" for row in rows)
+    assert all(row["processes"] == 1 for row in rows)
     picked = json.loads(shell("list", "artefacts", "Net*", "--store", root, "--json", plugins=[]).stdout)
     assert len(picked) == 3
     by_hash = shell("list", "artefacts", f"{rows[3]['name'][:8]}*", "--store", root, plugins=[])
     assert "Short" in by_hash.stdout and "epoch 4, loss " in by_hash.stdout and "kB" in by_hash.stdout
+    assert "processes" not in by_hash.stdout
+    shutil.copytree(root / "artefacts" / rows[3]["name"], tmp_path / "shared/artefacts" / rows[3]["name"])
+    provenance = tmp_path / "shared/artefacts" / rows[3]["name"] / "provenance.json"
+    provenance.write_text(json.dumps(json.loads(provenance.read_text()) | {"processes": 4}))
+    shared = shell("list", "artefacts", "--store", tmp_path / "shared", plugins=[])
+    assert "   processes   " in shared.stdout and "   4   epoch 4, loss " in shared.stdout
     none = shell("list", "artefacts", "none", "--store", root, plugins=[])
     assert none.returncode == 2 and none.stderr.endswith(f"Try: robharness list artefacts --store {root}\n")
     empty = shell("list", "artefacts", "--store", tmp_path / "empty", plugins=[])

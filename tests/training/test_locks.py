@@ -139,6 +139,7 @@ def test_two_processes_of_torchrun_train_one_artefact_together(undisturbed, run_
     assert sorted(processes.values()) == [6, 6]
     made = artefact(suite(), store)
     assert json.loads((made.folder / "provenance.json").read_text())["processes"] == 2
+    assert [row["processes"] for row in artefacts.listing(store)] == [2]
     assert [path.name for path in made.folder.parent.iterdir()] == [made.hash]
     alone = load_file(artefact(suite(), undisturbed[0]).folder / "weights.safetensors")
     for name, value in load_file(made.folder / "weights.safetensors").items():

@@ -262,3 +262,24 @@ def test_figure_3_has_the_encoders_of_table_4():
     _, others = recipes("paper/table4")
     assert found == {label: others[label] for label in ("SupCon", "SimCLR")}
     assert "features" in loaded.needs
+
+
+@pytest.mark.parametrize(
+    ("changed", "revision", "hash"),
+    [
+        ({}, 2, "662dd50762692d7f6bbf71e3"),
+        ({"batch": 64}, 2, "62afed54115cb021526bda8b"),
+        ({"accumulate": 1, "precision": "32-true"}, 2, "662dd50762692d7f6bbf71e3"),
+        ({"accumulate": 4}, 3, None),
+        ({"precision": "bf16-mixed"}, 3, None),
+        ({"precision": "16-mixed"}, 3, None),
+    ],
+)
+def test_recipes_whose_weights_changed_have_another_identity_and_others_keep_theirs(tmp_path, changed, revision, hash):
+    """The hashes are those of artefacts that revision 2 has trained."""
+    recipe = {"model": "contrastive/simclr", "label": "A", "epochs": 2, **changed}
+    source = {"robharness": 1, "name": "kept", "data": {"name": "samples/mnist-5k", "split": "test", "limit": 5}}
+    [model] = api.plan(source | {"models": [recipe]}, store=tmp_path).trained_models
+    for planned in (model, model.base):
+        assert planned.artefact.training_spec["revision"] == revision
+    assert hash in (model.artefact.hash, None)

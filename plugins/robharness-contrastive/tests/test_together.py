@@ -163,6 +163,28 @@ MIXED = ["bf16-mixed", "16-mixed"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", MIXED)
+@pytest.mark.parametrize("make", [params.Supervised, params.SimCLR])
+def test_the_loss_falls_in_mixed_precision_as_in_float32(job, make, precision, device):
+    """Fifteen steps. In float32, the loss falls by 16 to 44 % with eight seeds.
+
+    On a CPU, mixed precision changes the mean loss of an epoch by at most 1.1 % of this fall with five seeds. Another
+    seed changes it by 4 to 15 %. The bound of 3 % lies between both.
+    """
+    losses = {}
+    for kind in ("32-true", precision):
+        training = dataclasses.replace(job(make(**of_bars(probe=None, precision=kind)), kind), device=device)
+        loop.train(training)
+        losses[kind] = [line["loss"] for line in lines(training.folder)]
+        found = weights(training.folder).values()
+        assert {value.dtype for value in found if value.is_floating_point()} == {torch.float32}
+    first, *_, last = losses[precision]
+    assert len(losses[precision]) == 3 and last < 0.85 * first
+    assert losses[precision] == pytest.approx(losses["32-true"], abs=0.03 * (first - last))
+    assert losses[precision] != losses["32-true"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("make", [params.SimCLR, partial(params.RoCL, steps=2, projection=(64, 32))])
 def test_mixed_precision_trains_as_float32_does(job, make, device):
     losses = {}

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from bars import Bars, of_bars
 from test_loop import RECIPES
 from torch import nn
@@ -27,12 +28,23 @@ from robharness_contrastive.options import Replacement
 from robharness_probe import heads
 
 DEADLY_STEP = 12
+
+
+class ActivatedNorm(nn.BatchNorm2d):
+    """A BatchNorm with an activation, which calls torch's function itself, as timm's `BatchNormAct2d` does."""
+
+    def forward(self, x):
+        own = self.running_mean, self.running_var, self.weight, self.bias
+        return torch.tanh(F.batch_norm(x, *own, self.training, self.momentum, self.eps))
+
+
 NORMS = {
     "images": (lambda: nn.BatchNorm2d(3), (4, 4)),
     "vectors": (lambda: nn.BatchNorm1d(3, momentum=0.3), ()),
     "videos without weights": (lambda: nn.BatchNorm3d(3, affine=False), (2, 2, 2)),
     "means over all batches": (lambda: nn.BatchNorm2d(3, momentum=None), (2, 2)),
     "without statistics": (lambda: nn.BatchNorm1d(3, track_running_stats=False), (4,)),
+    "with an activation": (lambda: ActivatedNorm(3), (4, 4)),
 }
 
 

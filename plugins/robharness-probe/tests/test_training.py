@@ -305,9 +305,9 @@ def test_crops_have_torchvisions_distribution():
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """Without batch norm and dropout, the mean of gradients over two halves of a batch is that of the batch.
+    """The mean of gradients over two halves of a batch is that of the batch, and so are the statistics of batch norm.
 
-    With batch norm, two processes that were killed end with the weights of two that were not.
+    With dropout, two processes that were killed end with the weights of two that were not.
     """
     script = Path(__file__).with_name("processes.py")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

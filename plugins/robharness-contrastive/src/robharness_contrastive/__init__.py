@@ -85,13 +85,22 @@ def _data(recipe: params.Recipe) -> Mapping[str, DataRef]:
     return {"train": DataRef(name=recipe.data, split=recipe.split)}
 
 
+def _revision(recipe: params.Recipe) -> int:
+    """Return the revision of the training.
+
+    Revision 3 has other learning rates and another mean of the last gradients under `accumulate`. Under mixed precision
+    it leaves views in float32, and "16-mixed" is float16 on CPUs, too. Other recipes have the weights of revision 2.
+    """
+    return 3 if recipe.accumulate > 1 or recipe.precision.endswith("-mixed") else 2
+
+
 def _model(name: str, recipe: type[params.Recipe], summary: str, paper: str = "") -> ModelSpec:
     return ModelSpec(
         name=name,
         summary=f"{summary}; trained by a recipe",
         build="robharness_contrastive.loop:build",
         trunk="robharness_contrastive.loop:trunk",
-        weights=Train(data=_data, train="robharness_contrastive.loop:train", base=params.base, revision=2),
+        weights=Train(data=_data, train="robharness_contrastive.loop:train", base=params.base, revision=_revision),
         params=recipe,
         given=declared_input,
         features="features",

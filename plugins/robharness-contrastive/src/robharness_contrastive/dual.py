@@ -49,15 +49,15 @@ def with_branches(module: M, branch: int = CLEAN) -> M:
 
     branch: the one that a forward pass uses, except within `using`.
     """
-    return replace_parts(module, _BatchNorm, lambda norm: DualBatchNorm(norm, branch))
+    return _replace_parts(module, _BatchNorm, lambda norm: DualBatchNorm(norm, branch))
 
 
 def without_branches(module: M) -> M:
     """Replace every BatchNorm with two branches, in place, by the branch that it uses. Returns the network."""
-    return replace_parts(module, DualBatchNorm, lambda dual: dual.bn_list[dual.branch])
+    return _replace_parts(module, DualBatchNorm, lambda dual: dual.bn_list[dual.branch])
 
 
-def replace_parts(module: M, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> M:
+def _replace_parts(module: M, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> M:
     """Replace every part of a kind in a network, in place. Returns the network, or what replaces all of it.
 
     A part that stands at several places of the network is replaced by one part.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from robharness_probe import artefact, fitting, heads, params
 from robharness_probe.artefact import CHECKPOINT, WEIGHTS
 from robharness_probe.images import TrainingImages
 from robharness_probe.loop import Objective, cross_entropy, descend, pgd, trades, trades_pgd
+from robharness_probe.processes import rank, synchronised, world
 
 if TYPE_CHECKING:
     from robharness import FeatureBank, TrainingJob
@@ -131,7 +131,8 @@ def _train_on_images(job: TrainingJob) -> None:
     with torch.no_grad():
         width = encoder.eval()(torch.zeros(2, *options.encoder.input.shape)).shape[1]
     classes = count_classes(options, images.labels)
-    net = heads.Probed(encoder, heads.linear(torch.zeros(classes, width), torch.zeros(classes))).to(device)
+    net = heads.Probed(encoder, heads.linear(torch.zeros(classes, width), torch.zeros(classes)))
+    synchronised(net, device).to(device)
     learner = net if tunes_encoder else net.head
     optimizer = _optimizer(options, net)
     done = artefact.resume(job.folder / CHECKPOINT, learner, optimizer)
@@ -149,11 +150,6 @@ def _train_on_images(job: TrainingJob) -> None:
         if epoch == 1:
             images.report_unreadable(job.message)
         _require_finite(next(net.head.parameters()))
-        if (
-            tunes_encoder and world() > 1
-        ):  # each process has statistics of its own images; a resumed one has the first's
-            for buffer in net.buffers():
-                dist.broadcast(buffer, 0)
         if rank() == 0:
             reporter.after_epoch(epoch)
             artefact.save_checkpoint(job.folder / CHECKPOINT, epoch, learner, optimizer)
@@ -245,19 +241,6 @@ class _Reporter:
         self._job.progress(
             Progress(epoch=epoch + 1, epochs=epochs, loss=loss, start=self._start, floor=0.0, rate=rate, left=left)
         )
-
-
-# --- processes -------------------------------------------------------------------------------------------------------
-
-
-def world() -> int:
-    """Return the number of processes, as torchrun started them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Return the number of this process, from 0."""
-    return int(os.environ.get("RANK", "0"))
 
 
 @contextmanager
