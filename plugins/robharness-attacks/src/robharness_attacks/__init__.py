@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING, Any
 from robharness import PROBE_NOTES, AttackSpec, AuditSpec, Budget, ComponentSpec, Cost, ThreatModel, hookimpl
 from robharness_attacks import components
 from robharness_attacks.audits import audits
+from robharness_attacks.minimal_params import DDNParams, FABParams, FMNParams, RaySParams, SigmaZeroParams
 from robharness_attacks.params import (
     CANDIDATES,
     APGDParams,
     AutoAttackParams,
-    DDNParams,
     DensePGDParams,
-    FABParams,
     FeatureParams,
     FGSMParams,
-    FMNParams,
     NoiseParams,
     PatchParams,
     PGDParams,
     ProbeParams,
-    RaySParams,
-    SigmaZeroParams,
     SpatialParams,
     SquareParams,
     Steps,
