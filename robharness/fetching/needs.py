@@ -92,9 +92,10 @@ def by_hint(errors: Iterable[UserError]) -> list[UserError]:
     groups: dict[Any, dict[Any, UserError]] = {}
     for error in errors:
         for each in error.errors if isinstance(error, MissingResources) else [error]:
-            is_resource = isinstance(each, MissingResource)
-            group, resource = ((each.hint, each.place), (each.what, each.where)) if is_resource else (each, each)
-            groups.setdefault(group, {}).setdefault(resource, each)
+            if isinstance(each, MissingResource):
+                groups.setdefault((each.hint, each.place), {}).setdefault((each.what, each.where), each)
+            else:
+                groups[each] = {each: each}
     return [_joined(list(group.values())) for group in groups.values()]
 
 

@@ -116,7 +116,8 @@ def _advise_patch(params: PatchParams, eps: Budget | None) -> list[str]:
     side = isqrt(int(eps or 0))
     if eps is None or side * side == eps:
         return []
-    return [f"eps {eps} is no square number: the patch has {side} x {side} = {side * side} pixels"]
+    has = PATCH.sized(side * side)
+    return [f"eps {eps} is no square number: the patch has {side} x {side} = {has}"]
 
 
 def _advise_spatial(params: SpatialParams, eps: Budget | None) -> list[str]:

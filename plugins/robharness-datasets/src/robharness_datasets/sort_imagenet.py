@@ -1,7 +1,7 @@
 """Sort ImageNet's validation images into one folder per class, by the labels of the official development kit.
 
-FOLDER has the images of ILSVRC2012_img_val.tar. DEVKIT is the archive ILSVRC2012_devkit_t12.tar.gz. Images that are in a
-folder of a class already stay there, so that an interrupted command can be typed again. Needs SciPy.
+FOLDER has the images of ILSVRC2012_img_val.tar. DEVKIT is the archive ILSVRC2012_devkit_t12.tar.gz. Images that are in
+a folder of a class already stay there, so that an interrupted command can be typed again. Needs SciPy.
 """
 
 from __future__ import annotations
