@@ -114,8 +114,12 @@ class MissingResource(UserError):
     ) -> None:
         self.what, self.where, self.get = what, _relative_paths(where), _relative_paths(get)
         self.source, self.place, self.licence, self.encoder_of = source, place, licence, encoder_of
-        user = f", the encoder of {encoder_of}" if encoder_of else ""
-        super().__init__(f"{what}{user}: not found at {self.where}. {self.hint}")
+        super().__init__(f"{self.description}: not found at {self.where}. {self.hint}")
+
+    @property
+    def description(self) -> str:
+        """The name of the data or weights, with the model whose encoder needs them."""
+        return f"{self.what}, the encoder of {self.encoder_of}" if self.encoder_of else self.what
 
     @property
     def hint(self) -> str:

@@ -31,6 +31,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "steps-too-short": ("warning", "the steps of an attack cannot reach the edge of its ball"),
     "attack-advice": ("warning", "an attack plugin advises against its options"),
     "global-randomness": ("warning", "a perturbation draws from global random generators"),
+    "audit-attacks-left-out": ("note", "the audit lacks attacks that do not take the inputs of every model"),
     "classes-absent": ("warning", "the data have some of the classes of their label space alone"),
     "data-remark": ("warning", "a data set remarks on its examples, e.g. on files that it leaves out"),
     # trainings

@@ -14,8 +14,8 @@ import numpy as np
 from robharness import suite
 from robharness.errors import UserError, describe
 from robharness.findings import Finding, finding
+from robharness.planning.data import plan_data
 from robharness.planning.identity import call_plugin
-from robharness.planning.planner import plan_data
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.registry import PluginOrigin, Registry
 from robharness.specs.inputs import InputSpec

@@ -12,6 +12,8 @@ from robharness.text import printable
 
 SCHEMES = ("s3", "gs", "memory")
 """The kinds of object stores. One in "memory" lives as long as the process, for tests."""
+S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+"""Environment variables with the address of a server of S3, the one that counts first."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)")
 
 
@@ -84,6 +86,11 @@ def resolved(place: Location) -> Location:
     return place.resolve() if isinstance(place, Path) else place
 
 
+def s3_endpoint() -> str:
+    """Return the address of the server of S3 that the environment names; empty for that of AWS."""
+    return next(filter(None, (os.environ.get(name, "") for name in S3_ENDPOINTS)), "")
+
+
 def local_folder(place: Location) -> Path:
     """Return the folder of this machine that holds what must be a file: the store, or the copy of an object store.
 
@@ -94,7 +101,6 @@ def local_folder(place: Location) -> Path:
     cache = os.environ.get("ROBHARNESS_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or "~/.cache", "robharness"
     )
-    endpoints = [os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")]
-    server = next(filter(None, endpoints), "") if place.scheme == "s3" else ""
+    server = s3_endpoint() if place.scheme == "s3" else ""
     digest = hashlib.sha256(f"{server} {place}".encode()).hexdigest()[:16]
     return expanded(cache).absolute() / "stores" / digest

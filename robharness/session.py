@@ -20,16 +20,8 @@ from robharness.engine.executors.registered import find_executor
 from robharness.engine.listeners import RunListener, Silent, show_finding
 from robharness.engine.run import choose_executor, run_plan
 from robharness.engine.summary import Summary
-from robharness.errors import (
-    FetchError,
-    MissingResource,
-    MissingResources,
-    StoreError,
-    UserError,
-    check_folder,
-    indented,
-)
-from robharness.fetching.needs import can_be_fetched
+from robharness.errors import FetchError, StoreError, UserError, check_folder, indented
+from robharness.fetching.needs import by_hint, can_be_fetched
 from robharness.fetching.records import Fetched, FetchListener
 from robharness.findings import Finding
 from robharness.live import live_model
@@ -126,13 +118,9 @@ def _with_live_models(
 def require(planned: Plan) -> None:
     """Raise a UserError with all resources that are missing, before any computation.
 
-    What the encoders of several models need is named once. A note of the error is the command that fetches them.
+    Those that a person gets in the same way stand in one line. A note of the error is the command that fetches them.
     """
-    found: dict[Any, UserError] = {}
-    for error in planned.missing:
-        for each in error.errors if isinstance(error, MissingResources) else [error]:
-            found.setdefault((each.what, each.where, each.get) if isinstance(each, MissingResource) else each, each)
-    errors = list(found.values())
+    errors = by_hint(planned.missing)
     if not errors:
         return
     error = errors[0]

@@ -71,6 +71,16 @@ def counted(number: int, one: str, several: str) -> str:
     return f"{number:,} {one if number == 1 else several}"
 
 
+def sized(size: object, unit: str) -> str:
+    """Return a size with its unit, such as "25 pixels", "1 pixel" or, without a unit, "0.5"."""
+    return f"{size!s} {unit_after(size, unit)}".rstrip()
+
+
+def unit_after(size: object, unit: str) -> str:
+    """Return a unit, which is a plural noun, as it stands after a size: without its last s after 1."""
+    return unit.removesuffix("s") if str(size) == "1" else unit
+
+
 def attributed(text: object, by: object) -> str:
     """Return a message as one line, with the plugin at fault in brackets before its command, if it has one.
 

@@ -22,8 +22,9 @@ from robharness.evaluation.batch import Batch
 from robharness.evaluation.modes import neutral_modes
 from robharness.evaluation.reader import DecodedImages
 from robharness.locations import Location
-from robharness.planning.cells import Plan, PlannedModel
+from robharness.planning.cells import Plan
 from robharness.planning.commands import DEFAULT_STORE, quoted_glob
+from robharness.planning.planned import PlannedModel
 from robharness.planning.weights import TRUST
 from robharness.plugins import Entry, Registry
 from robharness.plugins.calls import plugin_code

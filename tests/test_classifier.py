@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from robharness.errors import ContractViolation
-from robharness.evaluation import loading, probe
+from robharness.evaluation import batch_sizes, probe
 from robharness.evaluation.batch import Batch
 from robharness.evaluation.classifier import Classifier
 from robharness.evaluation.normalize import normalized
@@ -158,9 +158,9 @@ def test_the_probe_detects_a_network_that_depends_on_the_gradient_mode():
 @pytest.mark.parametrize("examples", [1, 3, 4, 20, 50, 1000, 50_000])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 224, 224), (3, 16, 112, 112)])
 def test_batch_sizes_are_multiples_of_four_with_little_padding(examples, shape):
-    counts = loading.batch_size_candidates(shape, examples, torch.device("cpu"))
+    counts = batch_sizes.batch_size_candidates(shape, examples, torch.device("cpu"))
     assert all(
-        count % 4 == 0 and count * np.prod(shape) <= max(loading.CPU_PASS, 4 * np.prod(shape)) for count in counts
+        count % 4 == 0 and count * np.prod(shape) <= max(batch_sizes.CPU_PASS, 4 * np.prod(shape)) for count in counts
     )
     wasted = [-(-examples // count) * count - examples for count in counts]
     assert wasted[0] <= max(3, 0.07 * examples)

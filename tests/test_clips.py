@@ -13,7 +13,7 @@ from PIL import Image
 from robharness import Clips, UserError, api
 from robharness.cli import main
 from robharness.errors import UnreadableExample
-from robharness.evaluation import loading
+from robharness.evaluation import batch_sizes, loading
 from robharness.evaluation.clips import ClipLayout, clip_frames
 from robharness.evaluation.images import on_canvas
 from robharness.evaluation.rng import ExampleRNG
@@ -323,8 +323,8 @@ def test_the_crop_may_come_first():
 
 def test_a_pass_takes_fewer_examples_of_several_clips():
     device = torch.device("cpu")
-    one = loading.batch_size_candidates((3, 16, 112, 112), 1000, device)
-    ten = loading.batch_size_candidates((3, 16, 112, 112), 1000, device, clips=10)
+    one = batch_sizes.batch_size_candidates((3, 16, 112, 112), 1000, device)
+    ten = batch_sizes.batch_size_candidates((3, 16, 112, 112), 1000, device, clips=10)
     assert one == [4] and ten == [2]
     assert ClipLayout.apart(Clips(length=2, count=3), (3, 2, 4, 4)).n_frames == 6
 

@@ -12,9 +12,11 @@ from robharness.comparison.outputs.figures import figures as comparison_figures
 from robharness.planning.description import measures
 from robharness.plugins import discover
 from robharness.report import build, tidy
+from robharness.report.details import worst_case_name
 from robharness.report.figures.curves import budget_figures
 from robharness.report.figures.optimality import optimality_figures
 from robharness.report.renderers import csv as report_csv
+from robharness.report.renderers import latex
 from robharness.report.tables import tables
 
 UNITS = """
@@ -180,6 +182,15 @@ def test_tables_and_figures_name_the_unit_beside_the_measure(ran):
     assert {axis.get_xlabel() for axis in optimality.draw().axes} == {"eps (rows, in rows)"}
     captions = {figure.name: figure.caption for figure in budget_figures(report)}
     assert "eps (rows, in rows)" in captions["budgets-rows"] and "eps (linf)" in captions["budgets-linf"]
+
+
+def test_a_unit_is_singular_after_one(ran):
+    report = build(ran[1])
+    assert {"invert(rows, 1 row)", "invert(rows, 3 rows)"} <= {cell.perturbation for cell in report.cells}
+    text = latex.render(report)
+    assert r"\(\epsilon = 1\) row &" in text and r"\(\epsilon = 3\) rows &" in text
+    assert worst_case_name("rows", "1", "rows") == "worst case rows ≤ 1 row"
+    assert worst_case_name("rows", "0.1", "rows") == "worst case rows ≤ 0.1 rows"
 
 
 def test_a_comparison_names_the_unit_beside_the_measure(ran, units, tmp_path, shell):

@@ -434,6 +434,8 @@ def test_places_are_told_from_paths(tmp_path, monkeypatch):
     before = local_folder(location("s3://b/p"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:2")
     assert local_folder(location("s3://b/p")) != before  # another server has other objects
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert local_folder(location("s3://b/p")) == before  # the variable of S3 counts first
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s3:").mkdir()
     assert location("s3:/") == (tmp_path / "s3:").relative_to(tmp_path)

@@ -22,7 +22,9 @@ COLUMNS = ["model", "perturbation", "statistic", "value", "low", "high", "n", "c
 def tables():
     spec = importlib.util.spec_from_file_location("reproduction_tables", FOLDER / "tables.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)  # as if the module were run
+        spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
 

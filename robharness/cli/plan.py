@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from robharness.planning.cells import Cell, Plan, Product
+    from robharness.planning.cells import Cell, Plan
+    from robharness.planning.planned import Product
     from robharness.session import Session
     from robharness.store import Store
 
@@ -163,7 +164,7 @@ def _made_first(planned: Plan) -> list[dict[str, Any]]:
 
     Each has `what`; `examples`, the number of examples of all its data; and `for`, the labels that need it.
     """
-    from robharness.planning.cells import PlannedFeatures
+    from robharness.planning.planned import PlannedFeatures
 
     found: dict[Path, dict[str, Any]] = {}
 

@@ -16,7 +16,7 @@ def unit_line(progress: RunProgress, unit: Unit, shorter: int = 0) -> str:
     unit: a unit that is finished, or that was ended after some of its cells.
     shorter: the number of units since the last line that have no line of their own.
     """
-    names = [progress.name_of[key] for key in unit.keys]
+    names = [progress.name_of[unit.label, key] for key in unit.keys]
     counted = {name: cell for name in names if (cell := progress.cells[unit.label, name]).n}
     shown, verb = counted, "accuracy so far"
     if len(counted) > MAX_NAMED:

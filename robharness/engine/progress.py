@@ -75,7 +75,7 @@ class RunProgress:
         Cells of one key share a progress.
     work: the number of outcomes to compute; `computed` of them are stored by now.
     failures: the number of failures, and `last_failure` the last one, with the name of its cell.
-    name_of: the name of the perturbation by key of the cell.
+    name_of: the name of the perturbation by label of the model and key of the cell; two labels may share a key.
     workers: the number of workers.
     clock: seconds of a monotonic clock.
     """
@@ -84,7 +84,7 @@ class RunProgress:
         self,
         cells: Mapping[tuple[str, str], CellProgress],
         *,
-        name_of: Mapping[str, str] | None = None,
+        name_of: Mapping[tuple[str, str], str] | None = None,
         workers: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -127,7 +127,8 @@ class RunProgress:
                     n=counts.n, right=counts.right, missing=sum(stop - start for start, stop in missing[cell.key]),
                 )  # fmt: skip
             found[cell.model.label, cell.short_name] = by_key[cell.key]
-        return cls(found, name_of={cell.key: cell.short_name for cell in cells}, workers=workers)
+        names = {(cell.model.label, cell.key): cell.short_name for cell in cells}
+        return cls(found, name_of=names, workers=workers)
 
     @cached_property
     def expected(self) -> int:

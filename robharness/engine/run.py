@@ -96,7 +96,7 @@ def run_plan(
         stored=stored, workers=count, stop_at_failure=stop_at_failure, plan_unit=plan_unit, observe_cell=observe_cell,
         complete_cell=joiner.join,
     )  # fmt: skip
-    work = sum(stop - start for spans in state.missing_spans.values() for start, stop in spans)
+    work = sum(stop - start for spans in state.queue.missing_spans.values() for start, stop in spans)
     facts = {"suite": str(plan.suite.path), "extends": [str(path) for path in plan.suite.extended],
              "set": list(plan.suite.settings), "examples": plan.n, "part": plan.part, "devices": list(devices),
              "workers": count, "threads": threads}  # fmt: skip
@@ -110,7 +110,7 @@ def run_plan(
         store.write_json(record, {**facts, **asdict(summary), "warnings": sentences(summary.findings, "warning")})
 
     try:
-        listener.started(work, sum(1 for spans in state.missing_spans.values() if spans))
+        listener.started(work, sum(1 for spans in state.queue.missing_spans.values() if spans))
         outdated = outdated_outcomes(plan, stored_provenance(plan, listed))
         for found in (*outdated_trainings(plan), *outdated):
             state.warn(found)

@@ -26,9 +26,10 @@ from robharness.engine.state import WorkerState
 from robharness.engine.summary import Speed, Summary
 from robharness.engine.tracking import Tracker
 from robharness.engine.units import Unit, UnitPlanner, UnitSize, next_unit
+from robharness.engine.work_queue import WorkQueue
 from robharness.errors import ContractViolation, StoreError, UserError
 from robharness.findings import Finding, finding
-from robharness.planning.cells import BLOCK, Cell, Plan
+from robharness.planning.cells import Cell, Plan
 from robharness.planning.commands import fresh_command
 from robharness.store.failures import Failure
 from robharness.store.parts import Counts
@@ -44,11 +45,7 @@ MAX_LOSSES = 3
 class Scheduler:
     """The state of a run.
 
-    missing_spans: by key, spans that are missing and that no unit has.
-    cells: those that miss any, by label and key.
-    retries: units whose worker died.
-    failed: keys of cells that are not computed again in this run.
-    given_up: by key, spans over which workers died.
+    queue: the outcomes that are still to be computed.
     losses: by key, the number of times that stored parts vanished.
     tracker: the progress, for listeners.
     complete_cell: is called with each cell of which the plan's positions are stored, perhaps more than once.
@@ -71,24 +68,13 @@ class Scheduler:
     ) -> None:
         self.complete_cell = complete_cell
         self.plan, self.store, self.listener, self.summary = plan, store, listener, summary
-        self.executor, self.plan_unit, self.observe_cell = executor, plan_unit, observe_cell
+        self.executor, self.observe_cell = executor, observe_cell
         self.stop_at_failure, self.interrupted = stop_at_failure, threading.Event()
-        start, stop = plan.span
-        listed = store.listed()
-        self.missing_spans = {cell.key: listed.missing(cell.key, stop, start) for cell in plan.cells}
-        self.block_keys = {cell.key for cell in plan.cells if cell.perturbation and cell.perturbation.needs_blocks}
-        self.cells: dict[str, dict[str, Cell]] = {model.label: {} for model in plan.models}
-        for cell in plan.cells:
-            if self.missing_spans[cell.key]:
-                self.cells[cell.model.label][cell.key] = cell
-        self.unit_sizes: dict[str, UnitSize] = {}
+        self.queue = WorkQueue(plan, store, plan_unit)
         self.model_states: dict[str, str] = {}
         self.workers: list[WorkerState] = []
-        self.retries: list[Unit] = []
-        self.failed: set[str] = set()
-        self.given_up: dict[str, list[Span]] = {}
         self.losses: Counter[str] = Counter()
-        self.tracker = Tracker(plan, store, listener, stored, self.missing_spans, workers)
+        self.tracker = Tracker(plan, store, listener, stored, self.queue.missing_spans, workers)
 
     def warn(self, *findings: Finding) -> None:
         """Show findings now, and keep them for the report."""
@@ -107,7 +93,7 @@ class Scheduler:
         """Whether no worker computes a unit, and none will; a worker that still loads a model is not waited for."""
         if any(state.unit is not None for state in self.workers):
             return False
-        has_work = self.continues and any(map(self.has_work, self.cells))
+        has_work = self.continues and any(map(self.queue.has_work, self.queue.cells))
         return not (has_work and any(state.is_busy for state in self.workers))
 
     def loop(self, configs: Sequence[WorkerConfig], write_record: Callable[[], None]) -> None:
@@ -138,18 +124,10 @@ class Scheduler:
 
     # --- units -------------------------------------------------------------------------------------------------
 
-    def open_keys(self, label: str) -> list[str]:
-        """Return the keys of a model's cells that miss spans which no unit has."""
-        return [key for key in self.cells[label] if self.missing_spans[key] and key not in self.failed]
-
-    def has_work(self, label: str) -> bool:
-        retried = [key for unit in self.retries if unit.label == label for key in unit.keys if key not in self.failed]
-        return bool(self.open_keys(label) or retried)
-
     def assign(self, state: WorkerState) -> None:
         """Give a worker the next unit of its model, or else the model that the fewest workers have, if any is left."""
-        labels = [label for label in self.cells if self.has_work(label) and label not in state.unloadable]
-        state.prefetched = self.without_failed(state.prefetched)
+        labels = [label for label in self.queue.cells if self.queue.has_work(label) and label not in state.unloadable]
+        state.prefetched = self.queue.without_failed(state.prefetched)
         if state.prefetched is None and state.label not in labels:
             if labels:
                 counts = Counter(other.label for other in self.workers)
@@ -157,32 +135,11 @@ class Scheduler:
                 state.worker.load(state.label)
             return
         assert state.label is not None
-        state.unit = state.prefetched or self.next_unit(state.label)
-        state.prefetched = self.next_unit(state.label)
+        state.unit = state.prefetched or self.queue.next_unit(state.label, len(self.workers))
+        state.prefetched = self.queue.next_unit(state.label, len(self.workers))
         if state.unit is not None:
             state.is_busy = True
             state.worker.compute(state.unit, state.prefetched)
-
-    def next_unit(self, label: str) -> Unit | None:
-        """Reserve the next unit of a model and return it, or None if there is none."""
-        for unit in self.retries:
-            if unit.label == label:
-                self.retries.remove(unit)
-                return self.without_failed(unit) or self.next_unit(label)
-        keys = self.open_keys(label)
-        most = max((sum(stop - start for start, stop in self.missing_spans[key]) for key in keys), default=0)
-        size = self.unit_sizes[label].examples(most, len(self.workers))
-        planned = self.plan_unit(keys, self.missing_spans, size, BLOCK if self.block_keys & set(keys) else 1)
-        if planned is None:
-            return None
-        span, due = planned
-        for key in due:
-            self.missing_spans[key] = [rest for gap in self.missing_spans[key] for rest in uncovered([span], gap)]
-        return Unit(label=label, span=span, keys=tuple(due))
-
-    def without_failed(self, unit: Unit | None) -> Unit | None:
-        keys = tuple(key for key in unit.keys if key not in self.failed) if unit else ()
-        return replace(unit, keys=keys) if unit and keys else None
 
     # --- events ------------------------------------------------------------------------------------------------
 
@@ -203,12 +160,12 @@ class Scheduler:
                 self.tracker.work_on(state, event.key)
             case CellFinished():
                 self.tracker.finished(state, event)
-                self.cell_finished(self.cells[label][event.key], event.span, event.failure)
+                self.cell_finished(self.queue.cells[label][event.key], event.span, event.failure)
             case BatchSizeReduced():
                 text = f"memory was too small for {event.before} examples per pass; the run goes on with {event.after}"
                 self.warn(finding("batch-size-reduced", text, subject=label))
                 if state.is_loaded:
-                    self.unit_sizes[label].shrink(event.after)
+                    self.queue.unit_sizes[label].shrink(event.after)
                     self.summary.speed[label].rows = event.after
             case UnitFinished():
                 self.unit_finished(state, label, event)
@@ -232,8 +189,8 @@ class Scheduler:
             state.label = None
             self.fail_all(label, error)
             return
-        if label not in self.unit_sizes:
-            self.unit_sizes[label] = UnitSize(event.batch_size, event.input_values)
+        if label not in self.queue.unit_sizes:
+            self.queue.unit_sizes[label] = UnitSize(event.batch_size, event.input_values)
             name = next(model.entry.name for model in self.plan.models if model.label == label)
             self.summary.speed[label] = Speed(model=name, rows=event.batch_size)
             stored = stored_of_model(self.plan, self.store, label)
@@ -246,7 +203,7 @@ class Scheduler:
             self.summary.computed += span[1] - span[0]
         else:
             self.summary.failures.append(failure)
-            self.failed |= {cell.key} if is_given_up else set()
+            self.queue.failed |= {cell.key} if is_given_up else set()
             self.tracker.failed(cell, span, failure, is_given_up=is_given_up)
         self.listener.cell_done(cell, span, failure)
         if failure is None:
@@ -256,7 +213,7 @@ class Scheduler:
         """Adapt the size of units, and check that the store has the unit's outcomes. Raises StoreError."""
         unit, state.unit, state.is_busy = state.unit, None, False
         assert unit is not None
-        self.unit_sizes[label].record(unit.span[1] - unit.span[0], event.seconds)
+        self.queue.unit_sizes[label].record(unit.span[1] - unit.span[0], event.seconds)
         speed = self.summary.speed[label]
         speed.forward += event.passes.get("forward", 0)
         speed.backward += event.passes.get("backward", 0)
@@ -264,10 +221,10 @@ class Scheduler:
         speed.waited += event.waited
         stored = self.stored_spans(unit)
         missing = {key: uncovered(spans, unit.span) for key, spans in stored.items()}
-        self.tracker.check(state, unit, missing, self.failed)
+        self.tracker.check(state, unit, missing, self.queue.failed)
         for key in unit.keys:
-            if missing[key] and key not in self.failed and self.continues:
-                name = self.cells[label][key].name
+            if missing[key] and key not in self.queue.failed and self.continues:
+                name = self.queue.cells[label][key].name
                 self.losses[key] += 1
                 if self.losses[key] > MAX_LOSSES:
                     command = self.store.files.show_command(self.store.root)
@@ -275,24 +232,16 @@ class Scheduler:
                 message = f"stored results of '{name}' disappeared, perhaps removed by another run"
                 self.warn(finding("outcomes-disappeared", message, hint="they are computed again"))
             if not uncovered(stored[key], self.plan.span):
-                self.complete_cell(self.cells[label][key])
-        taken = self.taken_spans(label)
+                self.complete_cell(self.queue.cells[label][key])
+        assigned = [each for other in self.workers for each in (other.unit, other.prefetched) if each]
+        taken = self.queue.taken_spans(label, assigned)
         for key in unit.keys:  # another run may have stored some of them meanwhile
-            self.missing_spans[key] = uncovered([*stored[key], *taken.get(key, ())], self.plan.span)
+            self.queue.missing_spans[key] = uncovered([*stored[key], *taken.get(key, ())], self.plan.span)
         self.tracker.unit_done(unit, event.seconds)
 
     def stored_spans(self, unit: Unit) -> dict[str, list[Span]]:
         """Return the stored spans of the cells of a unit, by key; one listing each."""
         return dict(zip(unit.keys, self.store.map(self.store.spans, unit.keys), strict=True))
-
-    def taken_spans(self, label: str) -> dict[str, list[Span]]:
-        """Return the spans of a model's cells that units of any label have, or that are given up, by key."""
-        found = {key: list(self.given_up.get(key, ())) for key in self.cells[label]}
-        assigned = [unit for state in self.workers for unit in (state.unit, state.prefetched) if unit] + self.retries
-        for unit in assigned:
-            for key in found.keys() & unit.keys:
-                found[key].append(unit.span)
-        return found
 
     def worker_died(self, state: WorkerState, label: str, how: str, *, deaths: int = 1) -> None:
         """Leave a dead worker's units to others, and replace it. `deaths` is 0 if its work cannot be the cause."""
@@ -301,7 +250,7 @@ class Scheduler:
         self.tracker.work_on(state, None)
         state.unit = state.prefetched = None
         self.warn(finding("worker-died", f"a worker died ({how}); its units were given to another one", subject=label))
-        self.retries += [] if prefetched is None else [prefetched]
+        self.queue.retries += [] if prefetched is None else [prefetched]
         if unit is not None:
             self.retry(state, unit, key, how, unit.deaths + deaths)
         else:
@@ -328,18 +277,18 @@ class Scheduler:
         deaths: the number of workers that the unit cost.
         """
         missing = {key: uncovered(spans, unit.span) for key, spans in self.stored_spans(unit).items()}
-        self.tracker.check(state, unit, missing, self.failed)
+        self.tracker.check(state, unit, missing, self.queue.failed)
         keys = tuple(key for key, spans in missing.items() if spans)
         if deaths >= MAX_DEATHS:
             blamed = [key] if key is not None and key in keys else list(keys)
             examples = f"its examples {unit.span[0]} to {unit.span[1] - 1}"
             error = ContractViolation(f"{MAX_DEATHS} workers died over {examples}: {how}")
-            for each in blamed:
-                self.fail(self.cells[unit.label][each], unit.span, error, is_given_up=False)  # others may be harmless
-                self.given_up.setdefault(each, []).append(unit.span)
+            for each in blamed:  # other spans of the cell may be harmless
+                self.fail(self.queue.cells[unit.label][each], unit.span, error, is_given_up=False)
+                self.queue.given_up.setdefault(each, []).append(unit.span)
             keys, deaths = tuple(each for each in keys if each not in blamed), 0
         if keys:
-            self.retries.append(replace(unit, keys=keys, deaths=deaths))
+            self.queue.retries.append(replace(unit, keys=keys, deaths=deaths))
 
     def replace_worker(self, state: WorkerState) -> None:
         """Start a worker in the place of a dead one, or go on with fewer. Raises UserError if none is left."""
@@ -385,12 +334,11 @@ class Scheduler:
 
     def fail_all(self, label: str, error: ContractViolation, details: str = "") -> None:
         """Fail all cells of a model that are not computed yet."""
-        for unit in [unit for unit in self.retries if unit.label == label]:
-            self.retries.remove(unit)
+        for unit in self.queue.withdraw_retries(label):
             for key in unit.keys:
-                self.fail(self.cells[label][key], unit.span, error, details)
-        for key in self.open_keys(label):
-            self.fail(self.cells[label][key], self.plan.span, error, details)
+                self.fail(self.queue.cells[label][key], unit.span, error, details)
+        for key in self.queue.open_keys(label):
+            self.fail(self.queue.cells[label][key], self.plan.span, error, details)
 
     # --- provenance --------------------------------------------------------------------------------------------
 
@@ -407,4 +355,4 @@ class Scheduler:
                 f"Raise its `revision`, or compute its cells again. Try: {fresh_command(self.plan, label)}",
                 by="model",
             )
-        self.store.map(self.store.describe, self.cells[label].values())
+        self.store.map(self.store.describe, self.queue.cells[label].values())

@@ -42,7 +42,7 @@ class Tracker:
         """Note the cell that a worker computes now; None if there is none."""
         for each, note in ((state.key, self._progress.left), (key, self._progress.started)):
             if each is not None and state.label is not None:
-                note(state.label, self._progress.name_of[each])
+                note(state.label, self._progress.name_of[state.label, each])
         state.key = key
 
     def finished(self, state: WorkerState, event: CellFinished) -> None:
@@ -51,7 +51,7 @@ class Tracker:
         self.work_on(state, None)
         if event.failure is None:
             self._progress.stored(
-                state.label, self._progress.name_of[event.key], event.span, event.right, event.seconds
+                state.label, self._progress.name_of[state.label, event.key], event.span, event.right, event.seconds
             )
             if event.right is not None:
                 state.counted[event.key] += event.span[1] - event.span[0]
@@ -72,7 +72,7 @@ class Tracker:
             if state.counted[key] != stored:
                 counts = self._store.verify(key, self._plan.n)
                 left = 0 if key in failed else sum(b - a for a, b in self._store.missing(key, stop, start))
-                self._progress.recounted(unit.label, self._progress.name_of[key], counts, left)
+                self._progress.recounted(unit.label, self._progress.name_of[unit.label, key], counts, left)
         state.counted.clear()
 
     def unit_done(self, unit: Unit, seconds: float) -> None:

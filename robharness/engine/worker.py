@@ -25,8 +25,9 @@ from robharness.engine.events import (
 from robharness.engine.executors.base import WorkerConfig
 from robharness.engine.units import Unit
 from robharness.errors import ContractViolation, OutOfMemory, StoreError, describe
+from robharness.evaluation.batch_sizes import input_values
 from robharness.evaluation.columns import in_order, stored_columns, unreadable_columns, unreadable_reasons
-from robharness.evaluation.loading import LoadedModel, input_values, load_model, with_batch_size
+from robharness.evaluation.loading import LoadedModel, load_model, with_batch_size
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
 from robharness.evaluation.modes import kept_modes, neutral_modes
 from robharness.evaluation.outcomes import group_cells, outcomes_by_cell, unexpected

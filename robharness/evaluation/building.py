@@ -18,7 +18,7 @@ from robharness.errors import ContractViolation, UserError, describe
 from robharness.evaluation.memory import is_out_of_memory
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.tensors import other_than_plain
-from robharness.planning.cells import PlannedModel
+from robharness.planning.planned import PlannedModel
 from robharness.plugins.calls import call_spec, plugin_code
 from robharness.specs.conventions import NO_LABELS
 from robharness.specs.references import encoders_of

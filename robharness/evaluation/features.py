@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from robharness.errors import OutOfMemory, UserError
+from robharness.evaluation.batch_sizes import batch_size_candidates, clips_per_example, input_values
 from robharness.evaluation.building import load_encoder
 from robharness.evaluation.classifier import Classifier
-from robharness.evaluation.loading import batch_size_candidates, clips_per_example
 from robharness.evaluation.memory import free_memory, is_out_of_memory, smaller_batch_size
 from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.probe import probe_features
@@ -27,8 +27,8 @@ from robharness.evaluation.reader import DecodedImages, Reader
 from robharness.evaluation.unchanged import check_model
 from robharness.findings import named_examples
 from robharness.planning.artefacts import FEATURE_IDS, FEATURE_LABELS, FEATURES, damage
-from robharness.planning.cells import PlannedFeatures
 from robharness.planning.files import json_object
+from robharness.planning.planned import PlannedFeatures
 from robharness.specs.sources import FeatureBank, Progress
 from robharness.store.files import FileSystem
 
@@ -118,7 +118,7 @@ class _Passes:
 
     def __init__(self, features: PlannedFeatures, device: torch.device) -> None:
         spec, clips = features.encoder.entry.spec, clips_per_example(features.encoder.entry.spec)
-        self.input_values = int(np.prod(spec.input.shape)) * clips
+        self.input_values = input_values(spec)
         self.reader = Reader(data=features.data, canvas=None, model=spec, device=device)
         if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from robharness.checkpoints import LeftOver
 from robharness.errors import ENSEMBLE, ContractViolation, OutOfMemory, UserError, describe, surrogate_part
 from robharness.evaluation import folding, heads
 from robharness.evaluation.batch import Batch
+from robharness.evaluation.batch_sizes import batch_size_candidates, clips_per_example
 from robharness.evaluation.building import build_network
 from robharness.evaluation.classifier import Classifier
 from robharness.evaluation.devices import device_name, library_versions
@@ -26,16 +26,12 @@ from robharness.evaluation.modes import kept_modes
 from robharness.evaluation.probe import probe, probe_inputs
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.unchanged import check_model
-from robharness.planning.cells import Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.cells import Cell, Plan
 from robharness.planning.datasets import NumberedDataset
+from robharness.planning.planned import PlannedData, PlannedModel
 from robharness.plugins.calls import plugin_errors
 from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import ModelSpec
-
-CPU_PASS, GPU_PASS = 1_500_000, 20_000_000
-"""Input values per pass: about 10 photos of 224 px on a CPU, whose caches overflow above that, and 128 on a GPU."""
-CPU_MAX_BATCH_SIZE, GPU_MAX_BATCH_SIZE = 128, 512
-"""Largest batch sizes. Larger ones are hardly faster, and pad more when few examples of a batch are left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,36 +357,6 @@ def with_batch_size(plan: Plan, loaded: LoadedModel, batch_size: int, too_many: 
     provenance = loaded.provenance | {"rows": batch_size, "too_many_rows": too_many, "exact": exact}
     # the guard stays, since it holds the same weights
     return replace(loaded, classifier=classifier, provenance=provenance, surrogates=surrogates)
-
-
-def clips_per_example(spec: ModelSpec) -> int:
-    """Return the number of network inputs that one example makes."""
-    return spec.clips.per_video if spec.clips else 1
-
-
-def input_values(spec: ModelSpec) -> int:
-    """Return the number of input values per example."""
-    return int(np.prod(spec.input.shape)) * clips_per_example(spec)
-
-
-def batch_size_candidates(shape: Sequence[int], examples: int, device: torch.device, clips: int = 1) -> list[int]:
-    """Return candidate batch sizes, best first: least padding, then fewest passes.
-
-    shape: of one network input.
-    examples: the number of examples of the data set.
-    clips: network inputs per example.
-    Batches hold multiples of 4 network inputs. CPU kernels for other counts may split a pass between threads so that a
-    row's last bits depend on its place (seen for 5, 6, 7, 9 and 10 rows at two threads, never for 4k).
-    """
-    is_gpu = device.type == "cuda"
-    values, largest = (GPU_PASS, GPU_MAX_BATCH_SIZE) if is_gpu else (CPU_PASS, CPU_MAX_BATCH_SIZE)
-    step = 4 // math.gcd(4, clips)
-    most = min(max(step, values // max(1, int(np.prod(shape)) * clips)), largest)
-
-    def cost(size: int) -> float:
-        return -(-examples // size) * (size + 0.02 * most)  # the fixed cost of a pass is about 2 % of the largest pass
-
-    return sorted(range(step, most + 1, step), key=cost)[:4]
 
 
 def _set_precision(precision: str) -> None:

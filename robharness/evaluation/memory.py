@@ -23,7 +23,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def smaller_batch_size(batch_size: int) -> int:
     """Return half the batch size, rounded down to a multiple of 4 if it is at least 4; never less than 1.
 
-    `loading.batch_size_candidates` gives the reason why multiples of 4 are preferred.
+    `batch_sizes.batch_size_candidates` gives the reason why multiples of 4 are preferred.
     """
     return max(1, batch_size // 2 // 4 * 4 or batch_size // 2)
 

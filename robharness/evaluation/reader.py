@@ -21,8 +21,8 @@ from robharness.evaluation.batch import Batch
 from robharness.evaluation.clips import ClipLayout, clip_frames, crop_corners
 from robharness.evaluation.decoding import as_unreadable
 from robharness.evaluation.images import ImageArray, decode_image, encode_jpeg85, on_canvas, preprocessed, resized
-from robharness.planning.cells import PlannedData
 from robharness.planning.pixels import Canvas
+from robharness.planning.planned import PlannedData
 from robharness.plugins.calls import plugin_errors
 from robharness.specs.inputs import Preprocessing
 from robharness.specs.records import ModelSpec

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from robharness.errors import ContractViolation, PluginLoadError, UserError
-from robharness.planning.cells import Cell, PlannedModel
+from robharness.planning.cells import Cell
 from robharness.planning.identity import canonical
+from robharness.planning.planned import PlannedModel
 from robharness.planning.weights import file_digest
 from robharness.plugins.loose import changed_file
 from robharness.plugins.provenance import origins_of_options

@@ -27,11 +27,12 @@ from robharness.evaluation import perturb
 from robharness.evaluation.reader import Reader
 from robharness.evaluation.rng import global_seed
 from robharness.export.names import Layout, file_names, folder_names
-from robharness.planning.cells import BLOCK, PlannedData
+from robharness.planning.cells import BLOCK
 from robharness.planning.commands import command
+from robharness.planning.data import plan_data
 from robharness.planning.files import read_record
 from robharness.planning.identity import corruption_identity, draw_address
-from robharness.planning.planner import plan_data
+from robharness.planning.planned import PlannedData
 from robharness.plugins.calls import call_spec, plugin_code
 from robharness.reading import read_regular
 from robharness.store.files import FileSystem

@@ -26,8 +26,9 @@ from robharness.evaluation.outcomes import BatchOutcome, group_cells
 from robharness.export import recompute, thumbnails
 from robharness.export.choice import Choice
 from robharness.findings import Finding, finding, named_examples
-from robharness.planning.cells import Cell, Plan, PlannedModel
+from robharness.planning.cells import Cell, Plan
 from robharness.planning.commands import fresh_command
+from robharness.planning.planned import PlannedModel
 from robharness.report.details import GalleryExample
 from robharness.store.failures import Failure
 from robharness.store.results import CellResult, Results

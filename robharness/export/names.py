@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from robharness.errors import UserError
-from robharness.planning.cells import PlannedData
+from robharness.planning.planned import PlannedData
 from robharness.suite import Compat
 
 Layout = Literal["imagenet-c", "cifar-c"]

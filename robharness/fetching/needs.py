@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robharness.errors import MissingResource, MissingResources
+from robharness.errors import MissingResource, MissingResources, UserError
+from robharness.findings import named_examples
 from robharness.planning.cells import Plan
 from robharness.planning.weights import locate
 from robharness.specs.published import Archive, Conversion, Download, Page, Published
@@ -67,7 +68,7 @@ def needs(planned: Plan) -> list[Need]:
     Errors that name no resource, such as that of a damaged file, are not among them.
     """
     found: dict[Any, Need] = {}
-    for error in resources(planned.missing):
+    for error in resources(by_hint(planned.missing)):
         need = _need(error, planned.data_root)
         found.setdefault(need.key, need)
     return list(found.values())
@@ -82,6 +83,39 @@ def resources(errors: Iterable[Exception]) -> Iterator[MissingResource]:
             yield from error.errors
 
 
+def by_hint(errors: Iterable[UserError]) -> list[UserError]:
+    """Return errors of a plan in their order, each missing resource as an error of its own.
+
+    Resources that a person gets in the same way, such as by one archive, are one error that names all of them. A
+    resource that several models need is named once.
+    """
+    groups: dict[Any, dict[Any, UserError]] = {}
+    for error in errors:
+        for each in error.errors if isinstance(error, MissingResources) else [error]:
+            if isinstance(each, MissingResource):
+                groups.setdefault((each.hint, each.place), {}).setdefault((each.what, each.where), each)
+            else:
+                groups[each] = {each: each}
+    return [_joined(list(group.values())) for group in groups.values()]
+
+
+def _joined(errors: Sequence[Any]) -> UserError:
+    """Return one error as it is, and several missing resources of one hint as one."""
+    first: UserError = errors[0]
+    if len(errors) == 1:
+        return first
+    assert isinstance(first, MissingResource)
+    *names, last = (each.description for each in errors)
+    return MissingResource(
+        f"{', '.join(names)} and {last}",
+        where=named_examples(list(dict.fromkeys(each.where for each in errors))),
+        get=first.get,
+        source=first.source,
+        place=first.place,
+        licence=first.licence,
+    )
+
+
 def can_be_fetched(error: Exception) -> bool:
     """Return whether an error is that of a resource, or of several, of which robharness gets at least one."""
     return any(isinstance(each.source, Published) and each.place is not None for each in resources([error]))
@@ -89,9 +123,8 @@ def can_be_fetched(error: Exception) -> bool:
 
 def _need(error: MissingResource, root: Path) -> Need:
     source: Any = error.source if error.place is not None else None
-    user = f", the encoder of {error.encoder_of}" if error.encoder_of else ""
     return Need(
-        what=f"{error.what}{user}",
+        what=error.description,
         source=source,
         place=error.place,
         where=error.where,

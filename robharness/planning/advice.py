@@ -32,6 +32,7 @@ def advice(suite: Suite) -> Iterator[Finding]:
             f"{suite.precision.judge}: attacks may be weaker than with gradients in {suite.precision.judge}",
         )
     yield from _transfer(suite)
+    yield from _audit(suite)
     distinct: dict[str, Perturbation] = {}
     for perturbation in suite.perturbations:
         distinct.setdefault(replace(perturbation, surrogates=()).name, perturbation)
@@ -130,6 +131,27 @@ def _transfer(suite: Suite) -> Iterator[Finding]:
             subject=some[0].name if len(some) == 1 else f"{title} from {named_examples(sources)}",
             hint="prefer options that use all steps, such as keep: last",
         )
+
+
+def _audit(suite: Suite) -> Iterator[Finding]:
+    """Yield a finding for the attacks of an audit that do not take the inputs of every model."""
+    kinds = {model.entry.spec.input.kind for model in suite.models}
+    unfit = suite.unfit_audit_attacks
+    crafted = {p.name for p in unfit if p.surrogates and kinds <= p.entry.spec.inputs}
+    if crafted:
+        sizes = labels_by_value(
+            {model.label: "x".join(map(str, model.entry.spec.input.shape)) for model in suite.models}
+        )
+        listed = "; ".join(f"{size}: {labels}" for size, labels in sizes.items())
+        reason = f"inputs ({listed})" if len(sizes) > 1 else "preprocessing"
+        yield finding(
+            "audit-attacks-left-out",
+            f"the audit has no attacks that are crafted on another model, since the models differ in their {reason}",
+            hint="audit models of the same inputs and preprocessing in a suite of their own",
+        )
+    if others := [p.name for p in unfit if p.name not in crafted]:
+        message = f"left out of the audit, since it does not take {' and '.join(f'{kind}s' for kind in sorted(kinds))}"
+        yield finding("audit-attacks-left-out", message, subject=named_examples(others))
 
 
 def _runs_to_end(perturbation: Perturbation) -> bool:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from robharness.errors import UserError, describe, for_shell
-from robharness.planning.cells import BLOCK, PlannedModel
+from robharness.planning.cells import BLOCK
 from robharness.planning.files import content_digest
+from robharness.planning.planned import PlannedModel
 from robharness.plugins.calls import plugin_code, shown
 from robharness.plugins.registry import Entry
 from robharness.specs.references import Component, Encoder

@@ -12,11 +12,11 @@ from typing import Any
 from robharness.errors import MissingResource, MissingResources, UserError, describe, exists, for_shell
 from robharness.planning import artefacts
 from robharness.planning.artefacts import PROVENANCE, Artefact
-from robharness.planning.cells import PlannedData, PlannedFeatures, PlannedModel
 from robharness.planning.datasets import FixedDataset
 from robharness.planning.files import content_digest, require_files
 from robharness.planning.identity import call_plugin, canonical, data_identity, key_of, spec_identity
 from robharness.planning.pixels import misfit
+from robharness.planning.planned import PlannedData, PlannedFeatures, PlannedModel
 from robharness.planning.weights import locate, missing_file, resolve
 from robharness.plugins.calls import call_spec, plugin_code, returned, shown
 from robharness.specs.protocols import Dataset

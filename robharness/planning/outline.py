@@ -22,8 +22,8 @@ from robharness.specs.records import Cost
 from robharness.specs.types import Kind, Need
 from robharness.suite import Baseline
 from robharness.suite.clusters import ClusterPattern
+from robharness.suite.command_lines import command_line, python_call
 from robharness.suite.records import Compat, Count, Label, Name, Publication, Title
-from robharness.suite.resolved import command_line, python_call
 
 NOTE_TYPES: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 """The types of the columns that a perturbation adds to the outcome, as an outline names them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from robharness.planning.cells import Cell, Plan, PlannedData, PlannedModel
+from robharness.planning.cells import Cell, Plan
 from robharness.planning.commands import plan_options
 from robharness.planning.identity import call_plugin, draw_address, text_key
 from robharness.planning.outline import (
@@ -23,6 +23,7 @@ from robharness.planning.outline import (
     RunOutline,
     SuiteOutline,
 )
+from robharness.planning.planned import PlannedData, PlannedModel
 from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
 from robharness.suite import Model, Perturbation

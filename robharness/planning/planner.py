@@ -8,13 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from robharness.errors import MissingResource, UserError, describe
+from robharness.errors import UserError, describe
 from robharness.findings import Finding
 from robharness.locations import Location, local_folder
-from robharness.planning.advice import advice, data_remarks, remarks_of
-from robharness.planning.cells import BLOCK, Cell, Plan, PlannedData, PlannedModel
-from robharness.planning.classes import absent_class_findings, chosen_classes
+from robharness.planning.advice import advice, data_remarks
+from robharness.planning.cells import BLOCK, Cell, Plan
+from robharness.planning.classes import absent_class_findings
 from robharness.planning.commands import DEFAULT_STORE
+from robharness.planning.data import missing_data, open_dataset, plan_data, require_squares
 from robharness.planning.datasets import FixedDataset
 from robharness.planning.files import require_files
 from robharness.planning.identity import (
@@ -27,13 +28,13 @@ from robharness.planning.identity import (
     source_identity,
 )
 from robharness.planning.models import ModelPlanner, require_fit
-from robharness.planning.pixels import ImageSizes, canvas_findings, canvas_of, corruption_findings, image_sizes
-from robharness.plugins.calls import call_spec, plugin_code, returned
+from robharness.planning.pixels import ImageSizes, canvas_findings, corruption_findings
+from robharness.planning.planned import PlannedData, PlannedModel
+from robharness.plugins.calls import call_spec, returned
 from robharness.plugins.registry import Entry
 from robharness.specs.conventions import INSTANCES
 from robharness.specs.records import Cost
 from robharness.suite import Data, Perturbation, Suite
-from robharness.text import is_valid
 
 
 def plan(
@@ -60,7 +61,7 @@ def plan(
     def open_data(split: Data) -> FixedDataset:
         key = key_of(call_plugin(split.entry, canonical, data_identity(split) | {"limit": split.limit}))
         if key not in known:  # several seeds are trained on one split
-            found = _open_dataset(split, data_root)
+            found = open_dataset(split, data_root)
             known[key] = found if split.limit is None else found.first(split.limit)
         opened[split.name] = split.entry, known[key]
         return known[key]
@@ -78,11 +79,11 @@ def plan(
         if not _succeeds(missing, perturbation.entry, require_files, perturbation.entry, perturbation.params)
     }
     if data is not None:
-        _succeeds(missing, suite.data.entry, _require_squares, suite, data)
+        _succeeds(missing, suite.data.entry, require_squares, suite, data)
         for model in [model for model in models if not model.is_missing and not isinstance(data.canvas, int)]:
             _succeeds(missing, model.entry, require_fit, model.ref, model.encoders, data)
     else:
-        data = _missing_data(suite, limit)
+        data = missing_data(suite, limit)
     opened = {**({} if data.is_missing else {data.name: (data.entry, data.dataset)}), **opened}
     remarks = [
         remark
@@ -113,52 +114,11 @@ def plan(
     )
 
 
-def _missing_data(suite: Suite, limit: int | None) -> PlannedData:
-    """Return the data of a plan whose data set cannot be opened, with the number of examples if it is known."""
-    declared = suite.data.entry.spec.examples.get(suite.data.split)
-    requested = limit or suite.data.limit
-    canvas = suite.canvas if isinstance(suite.canvas, int) else None
-    return PlannedData(
-        entry=suite.data.entry,
-        split=suite.data.split,
-        dataset=FixedDataset(_Absent()),
-        order=(),
-        n=min(filter(None, (declared, requested)), default=0),
-        identity={},
-        canvas=canvas,
-        is_missing=True,
-    )
-
-
-class _Absent:
-    """A data set without examples, in place of one that cannot be opened."""
-
-    ids: Sequence[str] = ()
-    labels: Sequence[int] = ()
-
-    def read(self, index: int) -> Any:
-        raise IndexError(index)
-
-
 def _stored_images(suite: Suite, data_root: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Yield the name of each perturbation whose images were corrupted before, and the call that opens them."""
     for stored in suite.perturbations:
         if stored.is_stored:
             yield stored.name, (stored.entry, _open_stored, stored, data_root)
-
-
-def _require_squares(suite: Suite, data: PlannedData) -> None:
-    """Raise UserError for a model that crops several squares of a frame, if an automatic canvas is one square.
-
-    The suite's reader checks a canvas that the suite gives.
-    """
-    for model in suite.models:
-        clips = model.entry.spec.clips
-        if suite.canvas == "auto" and isinstance(data.canvas, int) and clips is not None and clips.crops > 1:
-            raise UserError(
-                f"{model.entry.name} crops {clips.crops} squares of a frame, and a canvas is one square. "
-                f"Try: `preprocessing: {{clips: {{crops: 1}}}}` beside the model"
-            )
 
 
 def _data_findings(suite: Suite, data: PlannedData) -> Iterator[Finding]:
@@ -219,72 +179,6 @@ def _succeeds(missing: list[UserError], entry: Entry, check: Callable[..., Any],
     before = len(missing)
     _gather(missing, entry, check, *arguments)
     return len(missing) == before
-
-
-def plan_data(suite: Suite, data_root: Path, limit: int | None = None, sizes: ImageSizes | None = None) -> PlannedData:
-    """Open the suite's data in their fixed order. Raises UserError for data that are missing or inconsistent.
-
-    sizes: as in `plan`.
-    """
-    entry = suite.data.entry
-    dataset: FixedDataset = call_plugin(entry, _open_dataset, suite.data, data_root)
-    order = dataset.order
-    if sizes is None and suite.canvas == "auto":
-        sizes = image_sizes(dataset, order, entry.spec.kind)
-    canvas = canvas_of(suite, sizes or ImageSizes(sizes=(), channels=frozenset()))
-    identity = {
-        **call_plugin(entry, canonical, data_identity(suite.data)),
-        "order": "sha256(id)",
-        "fingerprint": dataset.fingerprint,
-        **({"canvas": canvas} if isinstance(canvas, int) else {}),
-        **({"compat": suite.compat} if suite.compat != "none" else {}),
-    }
-    classes = chosen_classes(suite.data, dataset)
-    identity |= {"classes": list(classes)} if classes is not None else {}
-    limit = limit or suite.data.limit or len(order)
-    return PlannedData(
-        entry=entry,
-        split=suite.data.split,
-        dataset=dataset,
-        order=order,
-        n=min(limit, len(order)),
-        identity=identity,
-        canvas=canvas,
-        classes=classes,
-        known_sizes=sizes,
-    )
-
-
-def _open_dataset(data: Data, data_root: Path) -> FixedDataset:
-    """Open a data set, and read its ids and labels. Raises UserError."""
-    entry = data.entry
-    require_files(entry, data.params)
-    try:
-        dataset = data.open(data_root)
-        with plugin_code():
-            opened = FixedDataset(dataset)
-        remarks_of(dataset)  # which raises for a plugin's mistake
-        if surrogates := [id for id in opened.ids if not is_valid(id)]:
-            raise UserError(
-                f"{entry.name} of {entry.origin} has the id {surrogates[0]!r}, which is not valid text, as of a file "
-                f"name that is not UTF-8. Write ids as os.fsencode(id).decode('utf-8', 'backslashreplace'). "
-                f"Try: robharness list datasets"
-            )
-    except UserError as error:
-        if isinstance(error, MissingResource):
-            error.licence = error.licence or entry.spec.licence
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{entry.name} of {entry.origin} cannot be opened: {describe(error)}. Try: robharness list datasets"
-        ) from error
-    ids, labels = opened.ids, opened.labels
-    if len(ids) != len(labels) or len(set(ids)) != len(ids) or not ids:
-        raise UserError(
-            f"{entry.name} of {entry.origin} has {len(ids)} ids, {len(set(ids))} of them different, and {len(labels)} "
-            f"labels; it needs one id and one label per example, and at least one. Try: robharness list datasets"
-        )
-    return opened
 
 
 def _cell(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robharness.statistics.intervals import Interval
+from robharness.text import sized
 
 MOST_CLASSES = 10
 """The largest number of classes whose accuracies a report lists per cell."""
@@ -354,4 +355,4 @@ def with_unit(norm: str, unit: str) -> str:
 
 def worst_case_name(norm: str, eps: str, unit: str) -> str:
     """Return the name of a worst case in tables, such as "worst case l0 ≤ 100 values"."""
-    return f"worst case {norm} ≤ {eps} {unit}".rstrip()
+    return f"worst case {norm} ≤ {sized(eps, unit)}"

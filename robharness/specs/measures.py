@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from robharness.specs.checks import Record
 from robharness.specs.lazy import LazyFunction
 from robharness.specs.types import Norm
+from robharness.text import sized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,7 @@ class Measure(Record):
     """The measure of a threat model: the size of a perturbation, which a budget bounds.
 
     name: name in suites' cells and in reports, e.g. "patch". Measures of one name are one function.
-    unit: plural noun after budgets and sizes, e.g. "pixels"; empty if sizes have no unit.
+    unit: plural noun after budgets and sizes, e.g. "pixels", without its s after 1; empty if sizes have no unit.
     distance: (clean, perturbed) -> sizes, (N,) float64, at least 0, and inf for an input that no budget allows. Both
         arguments are (N, *shape) in [0, 1], of the model's floating-point type and device.
     is_count: whether sizes are whole numbers. A budget then is one as well, and bounds the size without a tolerance.
@@ -70,7 +71,7 @@ class Measure(Record):
 
     def sized(self, size: object) -> str:
         """Return a size or a budget with its unit, e.g. "25 pixels"."""
-        return f"{size!s} {self.unit}".rstrip()
+        return sized(size, self.unit)
 
 
 def _norm(name: Norm, **fields: object) -> Measure:

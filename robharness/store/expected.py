@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from robharness.planning.cells import Cell, Plan, PlannedData
+from robharness.planning.cells import Cell, Plan
 from robharness.planning.outline import CellOutline
+from robharness.planning.planned import PlannedData
 from robharness.store.parts import DamagedPart, Part, PartContent
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from robharness.errors import ENSEMBLE, ContractViolation, describe, surrogate_part
-from robharness.planning.cells import Cell, PlannedModel
+from robharness.planning.cells import Cell
+from robharness.planning.planned import PlannedModel
 from robharness.store.spans import Span
 from robharness.text import attributed
 

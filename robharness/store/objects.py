@@ -21,9 +21,9 @@ from pathlib import Path, PurePath
 from typing import Any, Self, TypeVar
 
 from robharness.errors import UserError
-from robharness.locations import ObjectPath, local_folder
+from robharness.locations import ObjectPath, local_folder, s3_endpoint
 from robharness.store.files import FileSystem, RemoteError
-from robharness.store.remote_errors import NO_BUCKET, endpoint, is_loopback, remote_error, remove_command, show_command
+from robharness.store.remote_errors import NO_BUCKET, is_loopback, remote_error, remove_command, show_command
 from robharness.text import printable
 
 PARALLEL = 64
@@ -315,8 +315,8 @@ class _Bucket:
 
         if self._url.startswith("memory:"):
             return _memory(MemoryStore, self._url)
-        if self._url.startswith("s3:") and endpoint() and not re.match(r"https?://[\w\[]", endpoint()):
-            address = f"AWS_ENDPOINT_URL is '{printable(endpoint())}', which is no address"
+        if self._url.startswith("s3:") and s3_endpoint() and not re.match(r"https?://[\w\[]", s3_endpoint()):
+            address = f"AWS_ENDPOINT_URL is '{printable(s3_endpoint())}', which is no address"
             raise UserError(
                 f"the store {self._url} cannot be used: {address}. Try: export AWS_ENDPOINT_URL=https://HOST"
             )

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from robharness.errors import for_shell
-from robharness.locations import ObjectPath
+from robharness.locations import ObjectPath, s3_endpoint
 from robharness.store.files import RemoteError
 from robharness.text import printable
 
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-"""Environment variables with the address of a server of S3, the one that counts first."""
 NO_BUCKET = "NoSuchBucket"
 """The code of an answer of S3 if the bucket is absent; `obstore` raises FileNotFoundError, as for an absent object."""
 _PROGRAMS = {"s3": "aws s3", "gs": "gcloud storage", "memory": "memory"}
@@ -32,14 +29,9 @@ _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _NO_ANSWER = re.compile(r"HTTP error|error sending request|timed out")
 
 
-def endpoint() -> str:
-    """Return the address of the server of S3 that the environment names; empty for that of AWS."""
-    return next(filter(None, (os.environ.get(name, "") for name in ENDPOINTS)), "")
-
-
 def is_loopback() -> bool:
     """Return whether the server of S3 is on this machine, so that it needs no encryption."""
-    return re.fullmatch(r"localhost|127\.[0-9.]+|::1", urlsplit(endpoint()).hostname or "") is not None
+    return re.fullmatch(r"localhost|127\.[0-9.]+|::1", urlsplit(s3_endpoint()).hostname or "") is not None
 
 
 def remote_error(error: Exception, path: PurePath) -> RemoteError:
@@ -50,7 +42,7 @@ def remote_error(error: Exception, path: PurePath) -> RemoteError:
     assert isinstance(path, ObjectPath)
     text, scheme, bucket = str(error), path.scheme, path.bucket
     look = f"env | grep -o '^{_ENVIRONMENT[scheme]}_[A-Z_]*'"
-    server = endpoint() if scheme == "s3" else ""
+    server = s3_endpoint() if scheme == "s3" else ""
     if NO_BUCKET in text:
         make = f"aws s3 mb {for_shell(bucket)}" + (f" --endpoint-url {for_shell(server)}" if server else "")
         return RemoteError(errno.ENOENT, f"there is no bucket {printable(bucket)}", make if scheme == "s3" else look)

@@ -1,6 +1,7 @@
 """Suites: a YAML file lists models, data and perturbations. `python -m robharness.suite` prints its JSON Schema."""
 
 from robharness.suite.baselines import BASELINES, Baseline
+from robharness.suite.command_lines import relative
 from robharness.suite.data import trained_on
 from robharness.suite.reader import load
 from robharness.suite.records import (
@@ -21,7 +22,6 @@ from robharness.suite.resolved import (
     Suite,
     changed_fields,
     identity_fields,
-    relative,
     unrepresented,
 )
 from robharness.suite.schema import json_schema

@@ -23,20 +23,27 @@ PATH = ("audit",)
 """The place of errors about attacks that a plugin declares for audits."""
 
 
-def audit_attacks(reader: _SuiteReader, models: Models, own: Perturbations) -> Iterator[Perturbation]:
-    """Yield the attacks that the plugins declare for an audit, each once, without those that the suite has itself.
+def audit_attacks(
+    reader: _SuiteReader, models: Models, own: Perturbations
+) -> tuple[Sequence[Perturbation], Sequence[Perturbation]]:
+    """Return the attacks that the plugins declare for an audit, each once, without those that the suite has itself.
 
-    Attacks that do not take the inputs of a model are left out. An item that is wrong is an error of the key `audit`.
+    The first ones take the inputs of all models, the second ones do not. An item that is wrong is an error of the key
+    `audit`.
     """
+    added, unfit = list[Perturbation](), list[Perturbation]()
     taken, names = {_full_name(each) for _, each in own}, {each.name for _, each in own}
     for target in _targets(reader, [model for _, model in models], own):
         for origin, spec in reader.registry.audits:
             for item in _items(reader, origin, spec, target):
                 for _, found in reader.attack(PATH, dict(item), models):
-                    if _full_name(found) not in taken and all(_fits(found, model) for _, model in models):
-                        yield dataclasses.replace(found, audit=spec.role, qualified=found.name in names)
+                    if _full_name(found) not in taken:
+                        has_fit = all(_fits(found, model) for _, model in models)
+                        named = dataclasses.replace(found, audit=spec.role, qualified=found.name in names)
+                        (added if has_fit else unfit).append(named)
                         taken.add(_full_name(found))
-                        names.add(found.name)
+                        names |= {found.name} if has_fit else set()
+    return added, unfit
 
 
 def _full_name(perturbation: Perturbation) -> str:

@@ -11,8 +11,8 @@ from robharness.errors import UserError, did_you_mean, expanded
 from robharness.plugins import Registry
 from robharness.plugins.process import current_folder
 from robharness.suite import source, yaml
+from robharness.suite.command_lines import relative
 from robharness.suite.joining import Joined
-from robharness.suite.resolved import relative
 from robharness.suite.settings import Setting, apply
 from robharness.suite.taking import LISTS, every_key, takes
 from robharness.text import printable

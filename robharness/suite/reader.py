@@ -16,11 +16,12 @@ from robharness.specs import ModelSpec, Preprocessing, ThreatModel
 from robharness.specs.conventions import NO_LABELS
 from robharness.suite import audits, checks, data, references, source, surrogates, units, weights, yaml
 from robharness.suite.checks import Models
+from robharness.suite.command_lines import command_line, python_call
 from robharness.suite.composing import compose, error_lines
 from robharness.suite.fields import FieldReader, TooManyErrors, field_names, plugin_options, sentence_of
 from robharness.suite.publications import publications
 from robharness.suite.records import LARGEST_SEED, AttackRef, CorruptionRef, EncoderRef, Header, ModelRef
-from robharness.suite.resolved import Model, Perturbation, Suite, command_line, python_call
+from robharness.suite.resolved import Model, Perturbation, Suite
 from robharness.suite.settings import Setting
 from robharness.suite.taking import SUITE_KEYS
 from robharness.suite.unresolved import Unresolved
@@ -126,7 +127,7 @@ class _SuiteReader(FieldReader):
         checks.gain(self, header, models, self.unresolved, open_end=self.models_follow)
         checks.compat(self, header, canvas, sure)
         is_audited = header is not None and header.audit and not self.errors
-        added = tuple(audits.audit_attacks(self, fitting, perturbations)) if is_audited else ()
+        added, unfit = audits.audit_attacks(self, fitting, perturbations) if is_audited else ((), ())
         if header is None or given is None or self.errors:
             return None
         return Suite(
@@ -138,7 +139,8 @@ class _SuiteReader(FieldReader):
             baseline=baseline,
             models=tuple(model for _, model in models),
             perturbations=tuple(perturbation for _, perturbation in perturbations),
-            audit_attacks=added,
+            audit_attacks=tuple(added),
+            unfit_audit_attacks=tuple(unfit),
             metrics=tuple(metrics),
             expected=tuple(publication for _, publication in expected),
         )

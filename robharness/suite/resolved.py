@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from robharness import specs
-from robharness.errors import expanded, for_shell
+from robharness.errors import expanded
 from robharness.plugins.calls import call_spec, plugin_code
 from robharness.plugins.registry import Entry
 from robharness.specs.budget import Budget
@@ -18,6 +18,7 @@ from robharness.specs.records import ThreatModel
 from robharness.specs.references import Component
 from robharness.specs.types import Need, Params
 from robharness.suite.baselines import Baseline
+from robharness.suite.command_lines import command_line, python_call, relative
 from robharness.suite.records import Check, Compat, Count, Precision, Publication
 
 
@@ -220,6 +221,7 @@ class Suite:
     extended: the files that it extends, the nearest first; absolute paths.
     data: the data set that it measures on.
     audit_attacks: those that the audit adds to the suite's own.
+    unfit_audit_attacks: those that plugins declare for the audit, and that do not take the inputs of every model.
     canvas: side of the canvas in pixels, "auto" if the data define it, or None.
     compat: whether images are encoded as the published ones, see `robharness.evaluation.images.encode_jpeg85`.
     baseline: published table, or label of a model, that corruption errors are relative to.
@@ -256,6 +258,7 @@ class Suite:
     clusters: str | None = None
     audit: bool = False
     audit_attacks: tuple[Perturbation, ...] = ()
+    unfit_audit_attacks: tuple[Perturbation, ...] = ()
 
     def command(self, verb: str, *words: str) -> str:
         """Return the command line of a verb on this suite, or words on the Python function if there is none.
@@ -289,36 +292,6 @@ class Suite:
 def source_text(surrogates: Iterable[Model]) -> str:
     """Return the name of one surrogate or an ensemble of them: the labels, joined by "+"."""
     return "+".join(model.label for model in surrogates)
-
-
-def relative(path: Path, folder: Path) -> Path:
-    """Return an absolute path relative to the folder if it lies below it."""
-    return path.relative_to(folder) if path.is_relative_to(folder) else path
-
-
-def command_line(verb: str, path: Path, plugins: Iterable[str], *words: str, settings: Iterable[str] = ()) -> str:
-    """Return the command line of a verb on the suite in a file.
-
-    plugins: the values of `-p`.
-    words: further words, quoted for a shell.
-    settings: the values of `--set`.
-    """
-    options = [word for option in plugins for word in ("-p", for_shell(option))]
-    options += [word for setting in settings for word in ("--set", for_shell(setting))]
-    return " ".join(["robharness", verb, for_shell(path), *options, *words])
-
-
-def python_call(verb: str, *, afresh: bool = False) -> str:
-    """Return words on what does the same as a verb in Python, for a suite that no command line can read.
-
-    afresh: whether nothing that is stored may be used again.
-    """
-    again = f"with it {'and another `store`' if afresh else 'again'}"
-    if verb == "report":
-        return f'robharness.run {again}, and .save("report.html")'
-    if verb in ("run", "plan", "check", "train", "fetch"):
-        return f"robharness.{verb} {again}"
-    return f"robharness {verb} --help, with the suite in a file"
 
 
 def unrepresented(metric: Entry, model: Model) -> str:

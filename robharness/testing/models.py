@@ -19,7 +19,7 @@ from robharness.evaluation.building import build_network
 from robharness.evaluation.classifier import Classifier, Gradient, NoGradient
 from robharness.evaluation.digest import state_digest
 from robharness.evaluation.rng import global_draws, global_seed
-from robharness.planning.cells import PlannedModel
+from robharness.planning.planned import PlannedModel
 from robharness.planning.weights import resolve
 from robharness.specs import Download, File, ModelSpec
 from robharness.suite import Model
@@ -27,7 +27,7 @@ from robharness.testing.contract import Broken, Subject
 from robharness.testing.fresh import in_fresh_process
 
 BATCH_SIZES = (4, 8)
-"""Multiples of 4, with which rows keep their bits on CPUs; see `loading.batch_size_candidates`."""
+"""Multiples of 4, with which rows keep their bits on CPUs; see `batch_sizes.batch_size_candidates`."""
 
 
 def builds(model: Subject) -> None:

@@ -11,7 +11,7 @@ import time
 from robharness.engine.environment import Job
 from robharness.engine.listeners import TrainingListener
 from robharness.planning.artefacts import Artefact, read, sha256_of
-from robharness.planning.cells import PlannedFeatures, Product
+from robharness.planning.planned import PlannedFeatures, Product
 from robharness.specs.sources import Progress
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.lock import POLL_SECONDS

@@ -15,7 +15,8 @@ from robharness.engine.environment import Job
 from robharness.engine.listeners import TrainingListener
 from robharness.errors import Interrupted, UserError
 from robharness.planning.artefacts import WEIGHTS
-from robharness.planning.cells import Plan, PlannedFeatures, PlannedModel, Product
+from robharness.planning.cells import Plan
+from robharness.planning.planned import PlannedFeatures, PlannedModel, Product
 from robharness.store.artefacts import ArtefactStore
 from robharness.store.store import Store
 from robharness.training.distributed import SilentListener, follow

@@ -13,10 +13,10 @@ from typing import Any
 from robharness.engine.listeners import TrainingListener
 from robharness.errors import ContractViolation, UserError, describe
 from robharness.planning.artefacts import Artefact, damage, sha256_of
-from robharness.planning.cells import PlannedFeatures, PlannedModel, Product
 from robharness.planning.files import content_digest
 from robharness.planning.identity import canonical
 from robharness.planning.models import encoder_weights
+from robharness.planning.planned import PlannedFeatures, PlannedModel, Product
 from robharness.plugins.calls import plugin_code
 from robharness.plugins.provenance import (
     code_digest,

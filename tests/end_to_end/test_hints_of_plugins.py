@@ -23,6 +23,9 @@ ROOT = "my data; it's here"
 SUITE_WORDS = ("set `", "correct ", "store ", "mount ")
 """Beginnings of hints on a suite or on a person's own files, which no shell reads."""
 
+DOWNLOADERS = {"curl", "wget", "gdown", "git"}
+INTERPRETERS = {"bash", "sh", "zsh", "eval", "source", "chmod", "make", "python", "python3", "perl"}
+
 
 class Hints:
     """Hints by the name of what is missing, and the records behind those that have one."""
@@ -107,6 +110,13 @@ def test_all_commands_are_read_by_a_shell_and_leave_it_where_it_was(hints):
         outside = re.sub(r"\([^()]*\)", "()", command)
         assert not re.search(r"(?:^|[;&|]\s*)(?:cd|pushd|exec|exit)\b", outside), (name, command)
         assert not re.search(r"\bSUITE\b|\bFILE\b", command), (name, command)
+
+
+def test_no_hint_executes_what_it_downloads(hints):
+    """A hint either downloads or runs a program, so that what was downloaded can be looked at before it is run."""
+    for name, text in hints.texts.items():
+        words = set(re.split(r"[\s;&|()`<>$\"']+", text))
+        assert not (words & DOWNLOADERS and words & INTERPRETERS), (name, text)
 
 
 STUB = """#!/bin/bash

@@ -236,7 +236,13 @@ def test_a_conversion_that_fails_names_its_reason_and_leaves_no_file(served, she
 def test_what_one_archive_has_is_listed_and_fetched_once(served, shell, tmp_path):
     write(tmp_path, corruptions=[{"corruption": f"library/{name}", "severity": [1]} for name in ("rain", "hail")])
     facts = json.loads(shell("fetch", "s.yaml", "--list", "--json").stdout)
-    assert [row["what"] for row in facts].count("the rain") == len(facts) - 3 == 1
+    assert [row["what"] for row in facts].count("the rain and the hail") == len(facts) - 3 == 1
+    folder = "data/weather/rain"
+    [line] = [line for line in shell("plan", "s.yaml").stderr.splitlines() if "rain.zip" in line]
+    assert line.startswith(
+        f"  the rain and the hail: not found at {folder}/rain.npy, {folder}/hail.npy. To get it: curl "
+    )
+    assert shell("run", "s.yaml").stderr.startswith("robharness: 4 resources are missing:")
     assert shell("fetch", "s.yaml").returncode == 0
     assert served.sent["rain.zip"] == len(library.RAIN)
 

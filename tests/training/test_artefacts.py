@@ -11,7 +11,7 @@ import torch
 
 import robharness
 from robharness import ModelSpec, api, discover
-from robharness.planning import identity, planner
+from robharness.planning import data, identity
 from robharness.planning.weights import file_digest
 from robharness.store import Store
 from robharness.store.merge import merge
@@ -56,7 +56,7 @@ def test_the_recipe_is_recorded_and_the_folder_is_named_by_its_hash(undisturbed)
                 "name": "learner/shades",
                 "split": "train",
                 "source": file_digest(HERE / "learner.py"),
-                "fingerprint": planner.plan_data(
+                "fingerprint": data.plan_data(
                     load(suite(data={"name": "learner/shades", "split": "train"}), discover(PLUGINS)), Path()
                 ).identity["fingerprint"],
             }

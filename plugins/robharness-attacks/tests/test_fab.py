@@ -9,8 +9,8 @@ from pyautoattack.fab_projections import projection_l1, projection_l2, projectio
 
 from robharness import Classifier, ExampleRNG
 from robharness_attacks.fab import FABMember, smallest, to_plane
+from robharness_attacks.minimal_params import FABParams
 from robharness_attacks.norms import length
-from robharness_attacks.params import FABParams
 
 NORMS = ["linf", "l2", "l1"]
 EPS = {"linf": 0.06, "l2": 0.8, "l1": 5.0}

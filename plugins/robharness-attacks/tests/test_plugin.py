@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 import robharness
 from robharness import Budget, discover
 from robharness_attacks import AutoAttackParams, PGDParams, robharness_attacks
-from robharness_attacks.params import DensePGDParams, FeatureParams, FGSMParams
+from robharness_attacks.params import DensePGDParams, FeatureParams, FGSMParams, PatchParams
 
 SPECS = {spec.name: spec for spec in robharness_attacks()}
 
@@ -67,6 +67,13 @@ def test_attacks_that_run_to_their_end_say_so():
     assert [SPECS["pgd"].runs_to_end(PGDParams(keep=keep)) for keep in ("best", "last")] == [False, True]
     assert [SPECS["pgd-dense"].runs_to_end(DensePGDParams(keep=keep)) for keep in ("best", "last")] == [False, True]
     assert all(SPECS[name].runs_to_end is None for name in ("apgd", "autoattack", "square"))
+
+
+def test_a_patch_whose_budget_is_no_square_is_advised_against():
+    advise = SPECS["patch"].advise
+    assert advise(PatchParams(), Budget("3")) == ["eps 3 is no square number: the patch has 1 x 1 = 1 pixel"]
+    assert advise(PatchParams(), Budget("8")) == ["eps 8 is no square number: the patch has 2 x 2 = 4 pixels"]
+    assert advise(PatchParams(), Budget("4")) == []
 
 
 @pytest.mark.parametrize(("options", "advised"), [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
 import shutil
+import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,11 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scipy.io
+from click.testing import CliRunner
 from PIL import Image
-from torchvision.datasets import ImageFolder
+from torchvision.datasets import ImageFolder, imagenet
 
 from robharness import MissingResource, UnreadableExample, UserError
-from robharness_datasets import robharness_datasets
+from robharness_datasets import robharness_datasets, sort_imagenet
 from robharness_datasets.imagenet import SPLITS, check_complete, wnids
 
 SPEC = next(spec for spec in robharness_datasets() if spec.name == "imagenet")
@@ -155,9 +160,58 @@ def test_unsorted_images_are_refused_with_the_command_that_sorts(tmp_path):
         (val / f"ILSVRC2012_val_0000000{number}.JPEG").touch()
     with pytest.raises(
         UserError,
-        match=r"3 images that are not sorted into one folder.*\(cd .*/imagenet/val && .*valprep\.sh \| bash\)$",
+        match=r"3 images that are not sorted into one folder.*Try: python -m robharness_datasets\.sort_imagenet "
+        r"\S+/imagenet/val ILSVRC2012_devkit_t12\.tar\.gz$",
     ):
         SPEC.open(tmp_path, "val")
+
+
+@pytest.fixture
+def devkit(tmp_path, monkeypatch):
+    """A development kit in the published layout whose four images have the numbers of three classes."""
+    synsets = [(3, "n02123045", 0), (1, "n15075141", 0), (1001, "n00001740", 2), (2, "n01440764", 0)]
+    rows = [(number, wnid, "words", "gloss", children) for number, wnid, children in synsets]
+    names = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children")
+    meta, folder = io.BytesIO(), "ILSVRC2012_devkit_t12/data"
+    scipy.io.savemat(meta, {"synsets": np.array(rows, [(name, object) for name in names]).reshape(-1, 1)})
+    file = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
+    with tarfile.open(file, "w:gz") as archive:
+        truth = ("ILSVRC2012_validation_ground_truth.txt", b"2\n3\n1\n3\n")
+        for name, content in (("meta.mat", meta.getvalue()), truth):
+            entry = tarfile.TarInfo(f"{folder}/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    published = imagenet.ARCHIVE_META["devkit"][0], hashlib.md5(file.read_bytes()).hexdigest()
+    monkeypatch.setitem(imagenet.ARCHIVE_META, "devkit", published)  # the published file is behind a registration
+    return file
+
+
+def test_validation_images_are_sorted_by_the_labels_of_the_development_kit(tmp_path, devkit):
+    val = tmp_path / "imagenet" / "val"
+    val.mkdir(parents=True)
+    names = [f"ILSVRC2012_val_{number:08}.JPEG" for number in (1, 2, 3, 4)]
+    others = ["other.JPEG", "ILSVRC2012_val_00000000.JPEG", "ILSVRC2012_val_00000005.JPEG"]
+    for name in (*names, *others):
+        (val / name).write_text(name)
+    (val / "n02123045").mkdir()
+    (val / names[3]).rename(val / "n02123045" / names[3])  # before an interruption
+    done = CliRunner().invoke(sort_imagenet.main, [str(val), str(devkit)])
+    assert (done.exit_code, done.output) == (0, "sorted 3 images\n")
+    found = {str(path.relative_to(val)): path.read_text() for path in val.rglob("*") if path.is_file()}
+    folders = ["n01440764", "n02123045", "n15075141", "n02123045"]
+    sorted_images = {f"{wnid}/{name}": name for wnid, name in zip(folders, names, strict=True)}
+    assert found == sorted_images | {name: name for name in others}
+
+
+def test_another_development_kit_moves_nothing(tmp_path, devkit):
+    (tmp_path / "val").mkdir()
+    image = tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG"
+    image.touch()
+    for content in (b"cut off", None):
+        devkit.unlink() if content is None else devkit.write_bytes(content)
+        done = CliRunner().invoke(sort_imagenet.main, [str(tmp_path / "val"), str(devkit)])
+        assert done.exit_code == 1 and "is absent, or not the published ILSVRC2012_devkit_t12.tar.gz" in done.output
+        assert image.exists()
 
 
 def test_unknown_class_folders_are_refused_even_in_a_subset(root):

@@ -10,7 +10,7 @@ from robharness.report.records import CellNumbers, Report
 from robharness.report.relative_tables import GAIN_DIGITS
 from robharness.report.renderers.formatting import format_note, format_number, format_value
 from robharness.report.values import Kind, Row, Table, Value, is_published
-from robharness.text import SENTENCE_LENGTH, latex
+from robharness.text import SENTENCE_LENGTH, latex, unit_after
 
 NAME_LENGTH = 80
 """Most characters of a name in a table; a longer one has an ellipsis in its middle."""
@@ -159,7 +159,7 @@ def _norm(norm: str | None) -> str:
 
 def _budget(eps: str, unit: str, relation: str = "=") -> str:
     number = rf"\(\epsilon {relation} {eps}\)" if re.fullmatch(r"[0-9./]+", eps) else latex(eps)
-    return f"{number} {_name(unit)}".rstrip()
+    return f"{number} {_name(unit_after(eps, unit))}".rstrip()
 
 
 def of_corruptions(table: Table, report: Report, cells: dict[str, CellNumbers]) -> Grid:

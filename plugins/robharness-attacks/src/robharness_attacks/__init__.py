@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING, Any
 from robharness import PROBE_NOTES, AttackSpec, AuditSpec, Budget, ComponentSpec, Cost, ThreatModel, hookimpl
 from robharness_attacks import components
 from robharness_attacks.audits import audits
+from robharness_attacks.minimal_params import DDNParams, FABParams, FMNParams, RaySParams, SigmaZeroParams
 from robharness_attacks.params import (
     CANDIDATES,
     APGDParams,
     AutoAttackParams,
-    DDNParams,
     DensePGDParams,
-    FABParams,
     FeatureParams,
     FGSMParams,
-    FMNParams,
     NoiseParams,
     PatchParams,
     PGDParams,
     ProbeParams,
-    RaySParams,
-    SigmaZeroParams,
     SpatialParams,
     SquareParams,
     Steps,
@@ -120,7 +116,8 @@ def _advise_patch(params: PatchParams, eps: Budget | None) -> list[str]:
     side = isqrt(int(eps or 0))
     if eps is None or side * side == eps:
         return []
-    return [f"eps {eps} is no square number: the patch has {side} x {side} = {side * side} pixels"]
+    has = PATCH.sized(side * side)
+    return [f"eps {eps} is no square number: the patch has {side} x {side} = {has}"]
 
 
 def _advise_spatial(params: SpatialParams, eps: Budget | None) -> list[str]:

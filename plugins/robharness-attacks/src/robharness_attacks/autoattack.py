@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from robharness import Attack
 from robharness_attacks.components import DLR
-from robharness_attacks.params import APGDParams, AutoAttackParams, Component, FABParams, SquareParams
+from robharness_attacks.minimal_params import FABParams
+from robharness_attacks.params import APGDParams, AutoAttackParams, Component, SquareParams
 
 Part = APGDParams | FABParams | SquareParams
 

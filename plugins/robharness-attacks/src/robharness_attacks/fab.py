@@ -14,10 +14,11 @@ from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
 from robharness_attacks.minimal import within
+from robharness_attacks.minimal_params import FABParams
 from robharness_attacks.norms import DUAL, length, row_sum, unit
 from robharness_attacks.objectives import clearly_fooled, lead, likely_targets, toward_margin
 from robharness_attacks.pairs import first_of_each, runs, start_draws
-from robharness_attacks.params import FABParams, Norm
+from robharness_attacks.params import Norm
 from robharness_attacks.targets import targets_of
 
 RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}

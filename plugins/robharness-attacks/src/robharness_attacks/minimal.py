@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
+from robharness_attacks.minimal_params import DDNParams, FMNParams, MinimalNorm, SigmaZeroParams
 from robharness_attacks.norms import DUAL, direction, length, per_row, project
 from robharness_attacks.objectives import excess, lead
-from robharness_attacks.params import DDNParams, FMNParams, MinimalNorm, Norm, SigmaZeroParams
+from robharness_attacks.params import Norm
 
 LAST_STEP = 0.01
 """Ratio of the last step to the first one, in DDN and FMN."""

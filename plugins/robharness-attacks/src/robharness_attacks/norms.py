@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from robharness import ExampleRNG
-from robharness_attacks.params import MinimalNorm, Norm
+from robharness_attacks.minimal_params import MinimalNorm
+from robharness_attacks.params import Norm
 
 DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 """Norm in which a gradient is measured to get a distance in the other norm."""

@@ -12,7 +12,6 @@ from robharness import Budget
 from robharness_attacks.components import EXCESS, Objective, read
 
 Norm = Literal["linf", "l2", "l1"]
-MinimalNorm = Literal["linf", "l2", "l1", "l0"]
 Target = Literal["none", "least-likely", "random"] | Annotated[int, Ge(0)]
 Order = Literal["likely", "near"]
 Component = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
@@ -36,7 +35,8 @@ DIVERSITY_SIZE = Budget("0.9")
 SPARSITY = Budget("0.99")
 """Share of pixels that an l1 step does not change: Foolbox's quantile; Tramer and Boneh choose it per data set."""
 
-_SHOWN = {"shown": True}
+SHOWN = {"shown": True}
+"""Metadata of an option that is always in the name of an attack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Steps:
     """
 
     norm: Norm = "linf"
-    steps: Count = field(default=10, metadata=_SHOWN)
+    steps: Count = field(default=10, metadata=SHOWN)
     rel_step: Size | None = None
     abs_step: Size | None = None
     restarts: Count = 1
@@ -182,7 +182,7 @@ class APGDParams:
     """
 
     norm: Norm = "linf"
-    steps: Count = field(default=100, metadata=_SHOWN)
+    steps: Count = field(default=100, metadata=SHOWN)
     restarts: Count = 1
     objective: Objective = EXCESS
     targets: Targets = 0
@@ -196,32 +196,6 @@ class APGDParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FABParams:
-    """Options of FAB (Croce and Hein, 2020).
-
-    norm: in which the distance is minimised.
-    steps: per run.
-    restarts: number of runs; all but the first start from a random point.
-    targets: number of wrong classes, with a run for each; 0 compares all classes in every step, which takes a gradient
-        for each.
-    order: of the targets. "likely" takes the most likely classes; "near" those out of the nine most likely whose
-        decision boundaries are nearest by estimate.
-    alpha_max: largest weight of the bias toward the clean input.
-    eta: overshoot of a step.
-    beta: factor of the perturbation after the boundary was crossed.
-    """
-
-    norm: Norm = "linf"
-    steps: Count = field(default=100, metadata=_SHOWN)
-    restarts: Count = 1
-    targets: Targets = 9
-    order: Order = "likely"
-    alpha_max: Size = Budget("0.1")
-    eta: Size = Budget("1.05")
-    beta: Size = Budget("0.9")
-
-
-@dataclass(frozen=True, kw_only=True)
 class SquareParams:
     """Options of Square (Andriushchenko et al., 2020), which uses scores and no gradients.
 
@@ -232,21 +206,9 @@ class SquareParams:
     """
 
     norm: Norm = "linf"
-    queries: Count = field(default=5000, metadata=_SHOWN)
+    queries: Count = field(default=5000, metadata=SHOWN)
     restarts: Count = 1
     p_init: Part = Budget("0.8")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaySParams:
-    """Options of RayS (Chen and Gu, 2020), which uses decisions only.
-
-    norm: in which the distance is minimised.
-    queries: forward passes.
-    """
-
-    norm: Literal["linf"] = "linf"
-    queries: Count = field(default=10000, metadata=_SHOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,58 +231,6 @@ class ProbeParams:
     """
 
     norm: Literal["linf"] = "linf"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DDNParams:
-    """Options of DDN (Rony et al., 2019).
-
-    norm: in which the distance is minimised.
-    steps: number of gradients.
-    init: length of the first perturbation.
-    gamma: relative change of that length per step.
-    """
-
-    norm: Literal["l2"] = "l2"
-    steps: Count = field(default=100, metadata=_SHOWN)
-    init: Size = Budget(1)
-    gamma: Share = Budget("0.05")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FMNParams:
-    """Options of FMN (Pintor et al., 2021).
-
-    norm: in which the distance is minimised.
-    steps: number of gradients.
-    step: length of the first step in l2, which falls to a hundredth along a cosine.
-    gamma: initial relative change of the radius per step, which falls to 0.001.
-    """
-
-    norm: MinimalNorm = "linf"
-    steps: Count = field(default=100, metadata=_SHOWN)
-    step: Size = Budget(1)
-    gamma: Share = Budget("0.05")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SigmaZeroParams:
-    """Options of sigma-zero (Cina et al., 2025).
-
-    norm: in which the distance is minimised.
-    steps: number of gradients.
-    step: length of the first step, which falls to a tenth along a cosine.
-    sigma: a change d of a value counts as d^2 / (d^2 + sigma) in the smooth norm.
-    threshold: initial size below which a change is set to 0.
-    threshold_step: change of the threshold per step, in units of the step's length.
-    """
-
-    norm: Literal["l0"] = "l0"
-    steps: Count = field(default=1000, metadata=_SHOWN)
-    step: Size = Budget(1)
-    sigma: Size = Budget("0.001")
-    threshold: Share = Budget("0.3")
-    threshold_step: Size = Budget("0.01")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,9 +283,9 @@ class PatchParams:
     objective: function whose gradient is used, of this or of another plugin.
     """
 
-    steps: Count = field(default=40, metadata=_SHOWN)
+    steps: Count = field(default=40, metadata=SHOWN)
     step: Size | None = None
-    places: Count = field(default=5, metadata=_SHOWN)
+    places: Count = field(default=5, metadata=SHOWN)
     place: Literal["gradient", "random"] = "gradient"
     objective: Objective = EXCESS
 
@@ -419,8 +329,8 @@ class UniversalParams:
     """
 
     norm: Literal["linf", "l2"] = "linf"
-    examples: Count = field(default=500, metadata=_SHOWN)
-    steps: Count = field(default=40, metadata=_SHOWN)
+    examples: Count = field(default=500, metadata=SHOWN)
+    steps: Count = field(default=40, metadata=SHOWN)
     rel_step: Size | None = None
     objective: Objective = EXCESS
 

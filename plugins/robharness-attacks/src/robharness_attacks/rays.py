@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from robharness import Batch, Classifier, ExampleRNG, Perturbed
+from robharness_attacks.minimal_params import RaySParams
 from robharness_attacks.norms import per_row
-from robharness_attacks.params import RaySParams
 
 TOLERANCE = 1e-3
 """Length, in l2, of the interval at which a bisection ends; under linf it is divided by the square root of D."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from robharness import Batch, Classifier
+from robharness_attacks.minimal_params import FABParams
 from robharness_attacks.norms import DUAL, length
 from robharness_attacks.objectives import likely_targets, toward_margin
-from robharness_attacks.params import CANDIDATES, APGDParams, FABParams, Norm
+from robharness_attacks.params import CANDIDATES, APGDParams, Norm
 
 
 class Targets(NamedTuple):

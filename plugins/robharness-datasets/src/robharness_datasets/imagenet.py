@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,8 @@ SUBSET = "SUBSET"
 """Name of a file that declares a folder to be an intended subset of the published data."""
 PER_CLASS = 50
 """Number of validation images per class."""
-VALPREP = "https://raw.githubusercontent.com/soumith/imagenetloader.torch/master/valprep.sh"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+"""File name of the archive with the labels of the validation images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +29,22 @@ class Split:
 
     total: number of images.
     per_class: number of images per class, or None if the classes differ in size.
-    archive: file name of the archive.
-    sort: command that sorts the images into one folder per class; runs inside the split's folder.
+    archives: file names of the archives; the first one has the images.
+    sort: the split's folder, quoted for a shell -> the command that sorts its images into one folder per class.
     """
 
     total: int
     per_class: int | None
-    archive: str
-    sort: str
+    archives: tuple[str, ...]
+    sort: Callable[[str], str]
 
     def page(self, folder: Path) -> Page:
-        """Return the page with the archive, and the command that unpacks it into the split's folder."""
+        """Return the page with the archives, and the command that unpacks the images into the split's folder."""
         place = for_shell(folder)
         return Page(
             url="https://image-net.org/download-images",
-            reason=f"it asks for a registration; save {self.archive} in the working directory",
-            then=f"mkdir -p {place} && tar -xf {self.archive} -C {place} && (cd {place} && {self.sort})",
+            reason=f"it asks for a registration; save {' and '.join(self.archives)} in the working directory",
+            then=f"mkdir -p {place} && tar -xf {self.archives[0]} -C {place} && {self.sort(place)}",
         )
 
 
@@ -51,14 +52,16 @@ SPLITS = {
     "val": Split(
         total=1000 * PER_CLASS,
         per_class=PER_CLASS,
-        archive="ILSVRC2012_img_val.tar",
-        sort=f"curl -sL {VALPREP} | bash",
+        archives=("ILSVRC2012_img_val.tar", DEVKIT),
+        sort=lambda place: f"python -m robharness_datasets.sort_imagenet {place} {DEVKIT}",
     ),
     "train": Split(
         total=1_281_167,
         per_class=None,
-        archive="ILSVRC2012_img_train.tar",
-        sort="for f in n*.tar; do mkdir -p ${f%.tar} && tar -xf $f -C ${f%.tar} && rm $f; done",
+        archives=("ILSVRC2012_img_train.tar",),
+        sort=lambda place: (
+            f"(cd {place} && for f in n*.tar; do mkdir -p ${{f%.tar}} && tar -xf $f -C ${{f%.tar}} && rm $f; done)"
+        ),
     ),
 }
 
@@ -88,7 +91,7 @@ def open_imagenet(root: Path, split: str) -> ImageFiles:
         if unsorted := images_in(folder):
             raise UserError(
                 f"{folder} has {len(unsorted):,} images that are not sorted into one folder per class. "
-                f"Try: (cd {for_shell(folder)} && {published.sort})"
+                f"Try: {published.sort(for_shell(folder))}"
             )
         raise MissingResource(what, where=str(folder), source=published.page(folder), place=folder)
     check_classes(folder, found)

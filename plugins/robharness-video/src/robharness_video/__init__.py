@@ -109,8 +109,7 @@ _ON_UCF101 = (
         paper=_PAPER,
         origin=Page(
             url=_TCLR,
-            reason="only the program that trains it",
-            then=f"git clone {_TCLR} && (cd TCLR/linear_eval && {_TRAIN})",
+            reason=f"only the program that trains it: `{_TRAIN}` in its folder linear_eval",
         ),
     ),
     _OnUcf101(
@@ -128,8 +127,8 @@ _ON_UCF101 = (
         clean=0.699,
         origin=Page(
             url=_DRIVE,
-            reason="the backbone; save it as backbone.pth in the working directory",
-            then=f"git clone {_TCLR} && (cd TCLR/linear_eval && {_TRAIN} --linear --saved_model=../../backbone.pth)",
+            reason=f"only the backbone; the program that trains the rest is {_TCLR}: "
+            f"`{_TRAIN} --linear --saved_model=BACKBONE` in its folder linear_eval",
         ),
     ),
     _OnUcf101(
