@@ -329,6 +329,7 @@ DECIDED: dict[type, dict[str, tuple[Any, bool]]] = {
         "clusters": ("v_[0-9]+", False),
         "audit": (True, False),  # its attacks are cells of their own
         "audit_attacks": ((), False),  # the same
+        "unfit_audit_attacks": ((), False),  # they have no cells
         "settings": (("seed=1",), False),  # by what they change
         "extended": ((Path("base.yaml"),), False),  # the same
     },
