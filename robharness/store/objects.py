@@ -316,9 +316,9 @@ class _Bucket:
         if self._url.startswith("memory:"):
             return _memory(MemoryStore, self._url)
         if self._url.startswith("s3:") and s3_endpoint() and not re.match(r"https?://[\w\[]", s3_endpoint()):
-            address = f"AWS_ENDPOINT_URL is '{printable(s3_endpoint())}', which is no address"
+            address = f"the server of S3 is at '{printable(s3_endpoint())}', which is no address"
             raise UserError(
-                f"the store {self._url} cannot be used: {address}. Try: export AWS_ENDPOINT_URL=https://HOST"
+                f"the store {self._url} cannot be used: {address}. Try: export AWS_ENDPOINT_URL_S3=https://HOST"
             )
         options = {"timeout": timedelta(minutes=10), "read_timeout": timedelta(seconds=30)}
         client_options = options | ({"allow_http": True} if is_loopback() else {})
