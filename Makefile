@@ -3,8 +3,8 @@
 # make test-slow  the tests that take minutes each
 # make lint       ruff, mypy, import rules
 # make bench      timings as ratios within one run
-# What is independent is installed at the same time.
-ifeq ($(MAKELEVEL),0)
+# What one goal needs is installed at the same time; goals follow each other.
+ifeq ($(MAKELEVEL)$(word 2,$(MAKECMDGOALS)),0)
 MAKEFLAGS += --jobs=4
 endif
 PYTHON ?= python3.11

@@ -6,9 +6,10 @@ import shlex
 import pytest
 import yaml
 
-from robharness import api
+from robharness import MissingResource, Page, api
 from robharness.cli.computing import without_fresh
-from robharness.errors import UserError
+from robharness.errors import MissingResources, UserError
+from robharness.fetching.needs import by_hint
 from robharness.planning.cells import matches
 from robharness.planning.commands import fresh_command
 from robharness.session import require
@@ -25,6 +26,16 @@ def robharness_models():
         yield ModelSpec(name=name, summary=name, input=InputSpec(shape=(1, 8, 8)), labels="toys", weights=both,
                         build=lambda params, weights: None)
 """
+
+
+def test_files_of_ones_own_are_named_one_by_one_and_licences_all(tmp_path):
+    own = [MissingResource("weights", where=f"w{number}", get="correct `weights:`") for number in range(7)]
+    assert by_hint([MissingResources(own), *own]) == own
+    page = Page(url="https://example.org", reason="it asks for a registration")
+    names = {"fog": "CC-BY", "snow": "", "rain": "NC"}
+    same = [MissingResource(name, where=name, source=page, place=tmp_path, licence=names[name]) for name in names]
+    [joined] = by_hint([*same, MissingResource("fog", where="other", source=page, place=tmp_path, licence="CC-BY")])
+    assert (joined.what, joined.where, joined.licence) == ("fog, snow and rain", "fog, snow, rain, other", "CC-BY; NC")
 
 
 @pytest.fixture

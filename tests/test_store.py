@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import duckdb
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import robharness
@@ -172,6 +173,24 @@ def test_every_flipped_bit_is_detected(store):
         store = Store(store.root)
     path.write_bytes(content)
     assert Store(store.root).read(KEY, 4).positions.tolist() == [0, 1, 2, 3]
+
+
+def test_pages_of_parts_have_checksums_and_footers_no_statistics(store):
+    """A change that fits the checksum of the name shows. By damaged statistics, pyarrow would end the process."""
+    store.write_part(KEY, 0, columns(0, 8), {})
+    path = part(store)
+    content = bytearray(path.read_bytes())
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    chunks = [group.column(at) for at in range(group.num_columns)]
+    assert not any(chunk.is_stats_set for chunk in chunks)
+    [chunk] = [chunk for chunk in chunks if chunk.path_in_schema == "margin"]
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start + chunk.total_compressed_size - 1] ^= 1
+    place = path.with_name(Part(0, 8, checksum(bytes(content))).name)
+    path.unlink()
+    place.write_bytes(content)
+    assert store.read(KEY, 8).table.num_rows == 0
+    assert any(finding.code == "part-damaged" for finding in store.findings)
 
 
 def test_a_run_checks_parts_before_it_relies_on_their_names(store):

@@ -86,16 +86,18 @@ def resources(errors: Iterable[Exception]) -> Iterator[MissingResource]:
 def by_hint(errors: Iterable[UserError]) -> list[UserError]:
     """Return errors of a plan in their order, each missing resource as an error of its own.
 
-    Resources that a person gets in the same way, such as by one archive, are one error that names all of them. A
-    resource that several models need is named once.
+    Published resources that are got in the same way, such as by one archive, are one error that names all of them, and
+    so is a file that several have. A resource that several models need is named once.
     """
     groups: dict[Any, dict[Any, UserError]] = {}
     for error in errors:
         for each in error.errors if isinstance(error, MissingResources) else [error]:
-            if isinstance(each, MissingResource):
-                groups.setdefault((each.hint, each.place), {}).setdefault((each.what, each.where), each)
-            else:
+            if not isinstance(each, MissingResource):
                 groups[each] = {each: each}
+                continue
+            is_published = each.source is not None and each.place is not None
+            group = (each.hint, each.place if is_published else each.where)
+            groups.setdefault(group, {}).setdefault((each.what, each.where), each)
     return [_joined(list(group.values())) for group in groups.values()]
 
 
@@ -105,14 +107,14 @@ def _joined(errors: Sequence[Any]) -> UserError:
     if len(errors) == 1:
         return first
     assert isinstance(first, MissingResource)
-    *names, last = (each.description for each in errors)
+    *others, last = dict.fromkeys(each.description for each in errors)
     return MissingResource(
-        f"{', '.join(names)} and {last}",
+        f"{', '.join(others)} and {last}" if others else last,
         where=named_examples(list(dict.fromkeys(each.where for each in errors))),
         get=first.get,
         source=first.source,
         place=first.place,
-        licence=first.licence,
+        licence="; ".join(filter(None, dict.fromkeys(each.licence for each in errors))),
     )
 
 

@@ -150,7 +150,9 @@ def _audit(suite: Suite) -> Iterator[Finding]:
             hint="audit models of the same inputs and preprocessing in a suite of their own",
         )
     if others := [p.name for p in unfit if p.name not in crafted]:
-        message = f"left out of the audit, since it does not take {' and '.join(f'{kind}s' for kind in sorted(kinds))}"
+        verb = "it does" if len(others) == 1 else "they do"
+        inputs = " and ".join(f"{kind}s" for kind in sorted(kinds))
+        message = f"left out of the audit, since {verb} not take {inputs}"
         yield finding("audit-attacks-left-out", message, subject=named_examples(others))
 
 

@@ -36,6 +36,11 @@ DECIDED = ("array", "chdir", "dependency", "error", "input", "job-name", "no-req
 LARGEST = 2**31 - 1
 REQUEUE_SECONDS = 10
 """Seconds at the end of `grace` in which a job is put into the queue again."""
+LONGEST_GRACE = 600
+"""Seconds of `grace`, or a fifth of `time` if that is more, up to which submitit takes a stop for the end of `time`.
+
+With more, it would take it for a preemption, and put a job without progress into the queue again forever.
+"""
 SHORTEST_GRACE = 30
 """Seconds of the shortest `grace`, in which the current cells are finished and the job is put into the queue again."""
 
@@ -70,7 +75,8 @@ def read_options(profile: Path | None, pairs: str | None) -> JobOptions:
 
     profile: a YAML file with a mapping.
     pairs: "KEY=VALUE,..."; a piece without an equals sign belongs to the value before it, as in "exclude=a,b".
-    Raises SuiteError with all errors and their places, UserError for a file that cannot be read.
+    Raises SuiteError with all errors and their places, UserError for a file that cannot be read and for a `grace` that
+    is too long for `time`.
     """
     found: dict[str, Any] = {}
     errors: list[str] = []
@@ -90,7 +96,13 @@ def read_options(profile: Path | None, pairs: str | None) -> JobOptions:
         raise SuiteError(errors, hint)
     own = {item.name for item in fields(JobOptions)} - {"sbatch"}
     sbatch = {key: value for key, value in found.items() if key not in own and value is not False}
-    return JobOptions(sbatch=sbatch, **{key: value for key, value in found.items() if key in own})
+    options = JobOptions(sbatch=sbatch, **{key: value for key, value in found.items() if key in own})
+    if options.time is not None and options.grace > (most := max(LONGEST_GRACE, options.time * 60 // 5)):
+        raise UserError(
+            f"grace is {options.grace} seconds, and at most {most} with this `time`, so that a job at its "
+            f"time limit is told from a preempted one. Try: --slurm grace={most}"
+        )
+    return options
 
 
 def with_throttle(options: JobOptions, throttle: int | None) -> JobOptions:

@@ -11,13 +11,13 @@ A record names jobs; what is done follows from the store alone. Records are chec
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -123,22 +123,27 @@ class StoredSubmission:
 
 
 @contextmanager
-def sending(store: StoreFolder, on_wait: Callable[[str], None]) -> Iterator[None]:
+def sending(store: StoreFolder, on_wait: Callable[[str], None]) -> Iterator[bool]:
     """Let one process at a time send jobs, since what is missing depends on the jobs that the others have sent.
 
+    Yields whether this process had to wait, so that models may have been trained since it made its plan.
     on_wait: called once with a description of the other process, if this one has to wait.
     Raises StoreError if nothing can be written.
     """
-    folder = home(store)
+    folder, holders = home(store), list[str]()
+
+    def wait_for(holder: Mapping[str, Any]) -> None:
+        holders.append(describe_holder(holder))
+        on_wait(holders[0])
+
     with folder.translate_os_errors():
         _root(folder).mkdir(parents=True, exist_ok=True)
-        path = _root(folder).with_suffix(".lock")
-        lock = LockFile.acquire(path, FileSystem(), lambda holder: on_wait(describe_holder(holder)))
+        lock = LockFile.acquire(_root(folder).with_suffix(".lock"), FileSystem(), wait_for)
     if not lock.is_supported:
         message = f"the file system of {folder} has no locks: submit from one process at a time"
         folder.add_finding(finding("no-locks", message))
     try:
-        yield
+        yield bool(holders)
     finally:
         lock.release()
 

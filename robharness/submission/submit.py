@@ -11,6 +11,7 @@ from pathlib import Path
 
 from robharness.errors import UserError
 from robharness.planning.cells import span_of
+from robharness.planning.planner import refresh
 from robharness.session import Session
 from robharness.submission import records
 from robharness.submission.clusters import Cluster, JobState, Predecessor, local_state, slurm_states
@@ -65,7 +66,9 @@ def send(session: Session, request: Request, cluster: Cluster, on_wait: Callable
     on_wait: called once with a description of another process that sends jobs, if this one has to wait for it.
     Raises UserError if the cluster refuses the jobs, StoreError if nothing can be written.
     """
-    with records.sending(session.store, on_wait):
+    with records.sending(session.store, on_wait) as has_waited:
+        if has_waited:
+            session.plan = refresh(session.plan)
         return _send_missing(session, request, cluster)
 
 

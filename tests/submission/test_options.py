@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from time import time as now
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from submitit.core.job_environment import SignalHandler
 
 from robharness.errors import SuiteError, UserError
 from robharness.submission.options import DECIDED, OWN, SBATCH, JobOptions, parse_time, read_options
@@ -105,6 +108,19 @@ def test_an_error_of_the_pairs_names_them():
         "--slurm tme=60: unknown key 'tme'; did you mean 'time'?",
         "Correct the option. Try: --slurm partition=gpu,time=4:00:00",
     ]
+
+
+@pytest.mark.parametrize(("time", "most"), [("30", 600), ("10:00:00", 7200)])
+def test_a_grace_by_which_a_time_limit_would_pass_for_a_preemption_is_refused(time, most):
+    assert read_options(None, f"time={time},grace={most}").stop_seconds == most - 10
+    with pytest.raises(UserError, match=rf"grace is {most + 1} seconds, .*Try: --slurm grace={most}$"):
+        read_options(None, f"time={time},grace={most + 1}")
+    assert read_options(None, "grace=100000").time is None
+    delayed = SimpleNamespace(_timeout_min=parse_time(time), _timeout_countdown=3)
+    handler = SignalHandler(None, None, delayed)
+    for grace, is_end in ((most, True), (most + 60, False)):
+        handler._start_time = now() - (60 * delayed._timeout_min - grace) - 1
+        assert handler.has_timed_out() is is_end
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

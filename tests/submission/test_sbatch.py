@@ -1,6 +1,7 @@
 """Slurm's input and its answers: scripts against golden files, and states, with commands that run nothing."""
 
 import json
+import os
 import re
 import socket
 import sys
@@ -9,6 +10,8 @@ from select import select
 
 import pytest
 
+from robharness.store import FileSystem
+from robharness.store.lock import LockFile
 from robharness.submission.clusters import slurm_states
 from robharness.submission.options import JobOptions
 from toy_training import LEARNER, TOYS
@@ -171,6 +174,19 @@ def test_two_commands_at_the_same_moment_send_the_work_once(slurm, suite, write,
     assert ready[waiting][0] == "nothing is sent: other jobs compute what is missing\n"
     assert [path.name for path in slurm.folder.glob("*.sh")] == ["101.sh"]
     assert not (tmp_path / ".robharness/submissions.lock").exists()
+
+
+def test_what_another_command_trained_meanwhile_is_not_trained_again(slurm, write, tmp_path, shell, start_process):
+    path, plugins = write(learning(), "learning.yaml"), [TOYS, LEARNER]
+    (tmp_path / ".robharness").mkdir()
+    lock = LockFile.acquire(tmp_path / ".robharness/submissions.lock", FileSystem(), lambda holder: None)
+    words = ["submit", path, "-p", TOYS, "-p", LEARNER, "--jobs", 2, "--slurm", "time=60"]
+    process = start_process(*words, cwd=tmp_path)
+    assert process.stderr.readline().startswith(f"process {os.getpid()} on ")
+    assert shell("train", path, plugins=plugins).returncode == 0
+    lock.release()
+    sent, _ = process.communicate(timeout=120)
+    assert sent.startswith("sent shards 1, 2 of 2, jobs 101_0, 101_1\n")
 
 
 def test_jobs_of_another_object_store_compute_nothing_for_this_one(shell, slurm, suite, write, s3):

@@ -44,6 +44,8 @@ NORMS = {
     "videos without weights": (lambda: nn.BatchNorm3d(3, affine=False), (2, 2, 2)),
     "means over all batches": (lambda: nn.BatchNorm2d(3, momentum=None), (2, 2)),
     "without statistics": (lambda: nn.BatchNorm1d(3, track_running_stats=False), (4,)),
+    # torch's own for several processes, which does not compute on CPUs; one process is the reference, without it
+    "torch's own": (lambda: (nn.SyncBatchNorm if processes.world() > 1 else nn.BatchNorm2d)(3), (4, 4)),
     "with an activation": (lambda: ActivatedNorm(3), (4, 4)),
 }
 

@@ -59,6 +59,9 @@ def main(folder: Path, devkit: Path) -> None:
         count = sort_validation(folder, devkit)
     except UserError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        reason = f"{error.filename} cannot be moved or written: {error.strerror}. Try: ls -ld {for_shell(folder)}"
+        raise click.ClickException(reason) from None
     click.echo(f"sorted {count:,} images")
 
 

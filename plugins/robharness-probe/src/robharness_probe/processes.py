@@ -42,11 +42,19 @@ def synchronised(network: M, device: torch.device) -> M:
     for part in network.modules() if world() > 1 else ():
         if isinstance(part, _BatchNorm):
             if device.type == "cuda" and type(part).forward is _BatchNorm.forward:
-                made = nn.SyncBatchNorm.convert_sync_batchnorm(part)
-                part.__class__, part.__dict__ = type(made), made.__dict__  # in place, as a network may have it twice
-            else:
-                part.__class__ = _synchronised_class(type(part))  # type: ignore[arg-type]
+                # in place, as a network may have it twice, and with its hooks
+                part.__class__, part.process_group = nn.SyncBatchNorm, None  # type: ignore[assignment]
+            elif device.type != "cuda" or not isinstance(part, nn.SyncBatchNorm):
+                kind = _BatchNormOfAnyShape if isinstance(part, nn.SyncBatchNorm) else type(part)
+                part.__class__ = _synchronised_class(kind)  # type: ignore[arg-type]
     return network
+
+
+class _BatchNormOfAnyShape(_BatchNorm):
+    """A BatchNorm in place of torch's SyncBatchNorm, which takes inputs of any number of axes."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Take inputs of any shape (N, C, ...)."""
 
 
 @functools.cache

@@ -150,6 +150,9 @@ def _train_on_images(job: TrainingJob) -> None:
         if epoch == 1:
             images.report_unreadable(job.message)
         _require_finite(next(net.head.parameters()))
+        if tunes_encoder and world() > 1:  # buffers other than BatchNorm's; a resumed process has those of the first
+            for buffer in net.buffers():
+                dist.broadcast(buffer, 0)
         if rank() == 0:
             reporter.after_epoch(epoch)
             artefact.save_checkpoint(job.folder / CHECKPOINT, epoch, learner, optimizer)
