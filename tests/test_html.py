@@ -282,7 +282,11 @@ def test_the_theme_can_be_changed_and_stays(browser, path):
         page.click("#theme")
         dark = page.evaluate(colour)
         assert light != dark and page.inner_text("#theme") == "Light theme"
-        page.reload()
+        for _ in range(20):  # the browser stores what a page keeps some time after it says so
+            page.reload()
+            if page.evaluate(colour) == dark:
+                break
+            page.wait_for_timeout(200)
         assert page.evaluate(colour) == dark
         page.click("#theme")
         assert page.evaluate(colour) == light

@@ -126,11 +126,12 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             try:
                 for start in range(0, len(body), 1000):
                     time.sleep(served.seconds_per_chunk)
-                    self.wfile.write(body[start : start + 1000])
+                    part = body[start : start + 1000]
+                    server.sent[name] += len(part)  # before a client that has all can ask for the number
+                    self.wfile.write(part)
                     self.wfile.flush()
-                    server.sent[name] += len(body[start : start + 1000])
             except OSError:  # the client has gone
-                pass
+                server.sent[name] -= len(part)
 
         def log_message(self, *arguments: Any) -> None:
             pass
